@@ -1,0 +1,113 @@
+"""The AFD-Module and its configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from afd_mobile.baseline import BaselineFdeNet, BaselineFeNet
+from afd_mobile.dct import BLOCK
+from afd_mobile.errors import InputError, UsageError
+from afd_mobile.fde_net import FdeNet
+from afd_mobile.fe_net import BlockScaleFeNet, UNetFeNet
+
+PRESETS = ("mobile", "paper")
+ACTIVATIONS = {"identity": nn.Identity, "relu": nn.ReLU, "relu6": nn.ReLU6}
+
+
+@dataclass(frozen=True)
+class AfdConfig:
+    """Everything that determines an AFD-Module's architecture; stored in its checkpoint.
+
+    Attributes:
+        architecture: `paper` (U-Net), `mobile` (block scale) or `baseline` (the authors' public code).
+        channels: C of the tapped features.
+        stride: picture pixels per position of the tapped features: 1, 2, 4 or 8.
+        activation: what the classifier applied last before the tap; applied again after the
+            correction, so that corrected features stay in the range that clean ones have.
+        fe_widths: channels of FE-Net, outermost first.
+        fde_widths: channels after each stage of FDE-Net.
+    """
+
+    architecture: str
+    channels: int
+    stride: int
+    activation: str
+    fe_widths: tuple[int, ...]
+    fde_widths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.architecture not in (*PRESETS, "baseline"):
+            raise InputError(f"unknown AFD architecture {self.architecture!r}")
+        if self.stride not in (1, 2, 4, 8):
+            raise InputError(
+                f"a tap with stride {self.stride} cannot be corrected: one position covers more "
+                f"than an {BLOCK}x{BLOCK} block; choose a shallower --tap"
+            )
+        if self.activation not in ACTIVATIONS:
+            raise InputError(f"unknown activation {self.activation!r}")
+        if min(self.channels, *self.fe_widths, *self.fde_widths) < 1:
+            raise InputError(f"widths must be positive: {self}")
+        if self.architecture == "mobile" and self.fe_widths[-1] != self.fde_widths[-1]:
+            raise InputError(f"the map must have as many channels as FE-Net's inside: {self}")
+
+    @classmethod
+    def preset(cls, name: str, *, channels: int, stride: int, activation: str) -> AfdConfig:
+        """The named preset for a tap of this shape."""
+        if name == "paper":
+            fe_widths, fde_widths = (16, 32, 64), (128, 64, 32)
+        elif name == "mobile":
+            halvings = int(math.log2(BLOCK / stride)) if stride in (1, 2, 4, 8) else 0
+            fe_widths = {0: (40,), 1: (40,), 2: (16, 40), 3: (8, 16, 40)}[halvings]
+            fde_widths = (32, 32, 40)
+        else:
+            raise UsageError(f"unknown preset {name!r}; presets: {', '.join(PRESETS)}")
+        return cls(name, channels, stride, activation, fe_widths, fde_widths)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AfdConfig:
+        """The inverse of `dataclasses.asdict` after JSON; unknown or missing keys are refused."""
+        names = {f.name for f in dataclasses.fields(cls)}
+        if set(values) != names:
+            raise InputError(
+                f"AFD configuration with keys {sorted(values)}, expected {sorted(names)}"
+            )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+class AfdModule(nn.Module):
+    """Corrects tapped features: features + FE-Net(features, FDE-Net(picture)), then the activation.
+
+    Shapes: features (N, C, h, w), picture (N, 3, H, W) -> (N, C, h, w), with H = stride * h or
+    one position less, H and W multiples of 8. The picture is RGB, 0 to 255.
+    """
+
+    def __init__(self, config: AfdConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, s = config.channels, config.stride
+        self.fde_net: nn.Module
+        self.fe_net: BaselineFeNet | UNetFeNet | BlockScaleFeNet
+        if config.architecture == "baseline":
+            self.fde_net = BaselineFdeNet(config.fde_widths)
+            self.fe_net = BaselineFeNet(c, config.fe_widths)
+        elif config.architecture == "paper":
+            self.fde_net = FdeNet(config.fde_widths)
+            self.fe_net = UNetFeNet(c, s, config.fe_widths, config.fde_widths[-1])
+        else:
+            self.fde_net = FdeNet(config.fde_widths)
+            self.fe_net = BlockScaleFeNet(c, s, config.fe_widths)
+        self.activation = ACTIVATIONS[config.activation]()
+
+    def forward(self, features: Tensor, image: Tensor) -> Tensor:
+        corrected: Tensor = self.activation(features + self.fe_net(features, self.fde_net(image)))
+        return corrected
+
+    def reset_to_identity(self) -> None:
+        """Makes the correction zero: where training starts."""
+        self.fe_net.reset_to_zero()

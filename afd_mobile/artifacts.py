@@ -1,0 +1,81 @@
+"""The vocabulary of stages, precisions and inputs, and the manifest that goes with every export."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from afd_mobile.errors import InputError
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+class Stage(str, Enum):
+    """What the trained module becomes on its way to a phone, in order."""
+
+    MULTI_BRANCH = "multi-branch"
+    FUSED = "fused"
+    ONNX = "onnx"
+    SIMPLIFIED = "simplified"
+    TFLITE = "tflite"
+
+
+class Precision(str, Enum):
+    """How a `.tflite` file stores and computes."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    DYNAMIC = "dynamic"
+    INT8 = "int8"
+
+
+class Scope(str, Enum):
+    """What a graph computes: a classifier's logits, or the corrected features at the tap."""
+
+    CLASSIFIER = "classifier"
+    FEATURES = "features"
+
+    @property
+    def output_name(self) -> str:
+        return "logits" if self is Scope.CLASSIFIER else "features"
+
+
+class InputRange(str, Enum):
+    """What a graph is fed with: raw RGB, 0 to 255, or (rgb / 255 - mean) / std."""
+
+    RGB255 = "rgb255"
+    NORMALIZED = "normalized"
+
+
+INPUT_NAME = "image"
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an export folder.
+
+    Raises:
+        InputError: there is none, it is broken, or of another schema version.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}; export again with afd-export") from error
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema version {manifest.get('schema_version')}, expected {SCHEMA_VERSION}"
+        )
+    return manifest

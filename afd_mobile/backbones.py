@@ -1,0 +1,376 @@
+"""Pretrained classifiers: where they come from, their weights, and the cut at the tap."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from afd_mobile.checkpoint import load_strictly, read_state_dict
+from afd_mobile.dct import BLOCK
+from afd_mobile.errors import InputError, UsageError
+from afd_mobile.resources import models_dir
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# The default tap comes first. D1 to D4 are the paper's (section IV-C1).
+NAMED_TAPS: Mapping[str, Mapping[str, str]] = {
+    "mobilenet_v2": {"D1": "features.0"},
+    "squeezenet1_1": {"D1": "features.1"},
+    "resnet50": {"D2": "relu", "D1": "conv1", "D3": "layer1.0", "D4": "layer1"},
+    "repvgg_a2": {"D1": "stem", "D2": "stages.0.0", "D3": "stages.0", "D4": "stages.1"},
+}
+
+
+class Normalize(nn.Module):
+    """RGB 0 to 255 -> (rgb / 255 - mean) / std, for (N, 3, H, W)."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        std_t, mean_t = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (std, mean))
+        self.register_buffer("scale", (1 / (255 * std_t)).float(), persistent=False)
+        self.register_buffer("offset", (-mean_t / std_t).float(), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image * self.scale + self.offset
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A classifier cut in two at its tap: tail(head(x)) is the whole network, exactly.
+
+    Attributes:
+        name: as given: a torchvision or timm name, or `package.module:factory`.
+        tap: the tapped node, by torchvision's feature-extraction name.
+        head: normalised picture (N, 3, S, S) -> features (N, channels, h, w).
+        tail: features -> logits (N, classes).
+        mean, std: normalisation of 0-to-1 RGB.
+        input_size: S, pixels.
+        stride: picture pixels per position of the features.
+        activation: what was applied last before the tap: identity, relu or relu6.
+        weights: where they come from, for people; `trained` is false for random ones.
+    """
+
+    name: str
+    tap: str
+    head: fx.GraphModule
+    tail: fx.GraphModule
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: int
+    classes: int
+    channels: int
+    feature_size: int
+    stride: int
+    activation: str
+    weights: str
+    trained: bool
+
+
+def load_backbone(
+    name: str,
+    *,
+    tap: str | None = None,
+    weights: str = "auto",
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    input_size: int | None = None,
+    seed: int = 0,
+) -> Backbone:
+    """A classifier by name with its weights, cut at `tap`.
+
+    Args:
+        tap: a node's name or one of the backbone's own (D1 ...); default: the first in NAMED_TAPS.
+        weights: `auto`, `random` or a file.
+        mean, std, input_size: override the network's own record.
+        seed: of random weights.
+
+    Raises:
+        InputError: an unknown network or tap, or weights that are missing or do not fit.
+    """
+    source = _source_of(name)
+    torch.manual_seed(seed)
+    model = source.build(None)
+    trained, origin = weights != "random", "random"
+    if trained:
+        state, origin = _find_weights(source, weights)
+        if state is not None:
+            model = source.build(_classes_in(model, state, origin))
+            load_strictly(model, state, what=f"weights {origin} for backbone {name}")
+    model = _without_in_place(model.eval().requires_grad_(False))
+    size = input_size or source.input_size
+    if size % BLOCK:
+        raise UsageError(
+            f"input size {size} is not a multiple of {BLOCK}; use --input-size {size // 8 * 8} "
+            f"or {-(-size // 8) * 8}"
+        )
+    node = _tap_node(name, tap)
+    head, tail, activation = _cut(model, name, node)
+    probe = torch.zeros(1, 3, size, size)
+    with torch.no_grad():
+        features = head(probe)
+        logits = tail(features)
+    if features.ndim != 4 or features.shape[2] != features.shape[3]:
+        raise InputError(
+            f"tap {node} of {name} gives a tensor of shape {tuple(features.shape)}; a module "
+            "corrects feature maps (N, C, h, w): choose an earlier --tap"
+        )
+    if logits.ndim != 2:
+        raise InputError(
+            f"{name} returns {tuple(logits.shape)}, expected logits of shape (N, classes)"
+        )
+    return Backbone(
+        name=name,
+        tap=node,
+        head=head,
+        tail=tail,
+        mean=mean or source.mean,
+        std=std or source.std,
+        input_size=size,
+        classes=logits.shape[1],
+        channels=features.shape[1],
+        feature_size=features.shape[2],
+        stride=round(size / features.shape[2]),
+        activation=activation,
+        weights=origin,
+        trained=trained,
+    )
+
+
+# --- where a network comes from -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Source:
+    name: str
+    build: Callable[[int | None], nn.Module]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: int
+    download: Callable[[], dict[str, Tensor]] | None
+
+
+def _source_of(name: str) -> _Source:
+    if ":" in name:
+        return _factory_source(name)
+    # Both libraries are slow to import; a person's own factory may need neither.
+    from torchvision import models
+
+    if name in models.list_models(module=models):
+        return _torchvision_source(name)
+    import timm
+
+    if timm.is_model(name):
+        return _timm_source(name)
+    known = [*NAMED_TAPS, *models.list_models(module=models), *timm.list_models()]
+    raise InputError(f"unknown backbone {name!r}{_nearest(name, known)}")
+
+
+def _torchvision_source(name: str) -> _Source:
+    from torchvision import models
+
+    record = next(iter(models.get_model_weights(name)))  # the oldest: the paper's for ResNet-50
+    transforms = record.transforms()
+
+    def build(classes: int | None) -> nn.Module:
+        model: nn.Module = models.get_model(name, weights=None, **_num_classes(classes))
+        return model
+
+    def download() -> dict[str, Tensor]:
+        state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+            record.url, map_location="cpu", check_hash=True, weights_only=True, progress=False
+        )
+        return state
+
+    return _Source(
+        name,
+        build,
+        tuple(transforms.mean),
+        tuple(transforms.std),
+        transforms.crop_size[0],
+        download,
+    )
+
+
+def _timm_source(name: str) -> _Source:
+    import timm
+
+    record = timm.get_pretrained_cfg(name)
+
+    def build(classes: int | None) -> nn.Module:
+        model: nn.Module = timm.create_model(name, pretrained=False, **_num_classes(classes))
+        return model
+
+    def download() -> dict[str, Tensor]:
+        state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+        return state
+
+    mean, std, size = (IMAGENET_MEAN, IMAGENET_STD, 224)
+    if record is not None:
+        mean, std, size = record.mean, record.std, record.input_size[-1]
+    return _Source(name, build, tuple(mean), tuple(std), size, download)
+
+
+def _factory_source(name: str) -> _Source:
+    module_name, _, attribute = name.partition(":")
+    sys.path.insert(0, os.getcwd())  # console scripts do not look there by themselves
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+        model = factory()
+    except Exception as error:
+        raise InputError(f"backbone factory {name} failed: {error!r}") from error
+    finally:
+        sys.path.remove(os.getcwd())
+    if not isinstance(model, nn.Module):
+        raise InputError(f"backbone factory {name} returned {type(model).__name__}, no nn.Module")
+    return _Source(name, lambda _: model, IMAGENET_MEAN, IMAGENET_STD, 224, None)
+
+
+def _num_classes(classes: int | None) -> dict[str, int]:
+    return {} if classes is None else {"num_classes": classes}
+
+
+def _classes_in(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> int:
+    last = [key for key in model.state_dict() if key.endswith(".weight")][-1]
+    if last not in state:
+        raise InputError(f"weights {origin} have no entry {last}; they are another network's")
+    return state[last].shape[0]
+
+
+# --- weights ------------------------------------------------------------------------------------
+
+
+def bundled_weights(name: str) -> Path:
+    return models_dir() / "backbones" / f"{name}.safetensors"
+
+
+def _find_weights(source: _Source, weights: str) -> tuple[dict[str, Tensor] | None, str]:
+    """State dict and origin; None where a person's own factory has loaded its weights itself."""
+    if weights != "auto":
+        return read_state_dict(Path(weights)), weights
+    bundled = bundled_weights(source.name)
+    if bundled.is_file():
+        return read_state_dict(bundled), "bundled"
+    folder = os.environ.get("AFD_WEIGHTS_DIR")
+    own = Path(folder) / f"{source.name}.pth" if folder else None
+    if own and own.is_file():
+        return read_state_dict(own), str(own)
+    if source.download is None:
+        return None, "factory"
+    try:
+        return source.download(), "published"
+    except Exception as error:  # whatever the hub's client raises
+        raise InputError(
+            f"no weights for backbone {source.name}: none come with this project, "
+            + (f"{own} does not exist" if own else "$AFD_WEIGHTS_DIR is not set")
+            + f", and downloading failed ({type(error).__name__}); give --backbone-weights FILE, "
+            f"put {source.name}.pth into $AFD_WEIGHTS_DIR, go online, or use "
+            "--backbone-weights random to see the graph and its cost without accuracy"
+        ) from error
+
+
+def _without_in_place(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # the tapped features must survive the tail
+    return model
+
+
+# --- the cut ------------------------------------------------------------------------------------
+
+
+def _tracer() -> Any:
+    from torchvision.models.feature_extraction import NodePathTracer
+
+    class Tracer(NodePathTracer):  # type: ignore[misc]
+        """torchvision's node names; layers and re-parameterisable blocks stay whole."""
+
+        def is_leaf_module(self, m: nn.Module, qualname: str) -> bool:
+            whole = hasattr(m, "reparameterize") or type(m).__module__.startswith("timm.layers")
+            return whole or bool(super().is_leaf_module(m, qualname))
+
+    return Tracer(leaf_modules=[])
+
+
+def _tap_node(name: str, tap: str | None) -> str:
+    named = NAMED_TAPS.get(name, {})
+    if tap is None:
+        if not named:
+            raise UsageError(f"backbone {name} has no default tap; give one with --tap NODE")
+        return next(iter(named.values()))
+    return named.get(tap, tap)
+
+
+def _cut(model: nn.Module, name: str, tap: str) -> tuple[fx.GraphModule, fx.GraphModule, str]:
+    """Head, tail, and the activation before the tap."""
+    tracer = _tracer()
+    try:
+        graph = tracer.trace(model)
+    except Exception as error:  # torch.fx raises whatever the network's forward does
+        raise InputError(f"{name} cannot be traced symbolically: {error!r}") from error
+    by_name = {tracer.node_to_qualname[n]: n for n in graph.nodes if n in tracer.node_to_qualname}
+    inside = [node for q, node in by_name.items() if q == tap or q.startswith(tap + ".")]
+    if not inside or inside[-1].op == "placeholder":
+        modules = {q.rsplit(".", k)[0] for q in by_name for k in range(1, q.count(".") + 1)}
+        raise InputError(
+            f"backbone {name} has no node {tap!r}{_nearest(tap, [*by_name, *modules])}"
+        )
+    output = next(node for node in graph.nodes if node.op == "output").args[0]
+    head, _ = _ancestors(graph, inside[-1], stop=None)
+    tail, inputs = _ancestors(graph, output, stop=inside[-1])
+    if inputs:
+        raise InputError(
+            f"tap {tap} of {name} lies beside another path (a skip connection), so the rest of "
+            "the network cannot be computed from it alone; choose another --tap"
+        )
+    return (
+        fx.GraphModule(model, head, "Head").eval(),
+        fx.GraphModule(model, tail, "Tail").eval(),
+        _activation_of(model, inside[-1]),
+    )
+
+
+def _ancestors(
+    graph: fx.Graph, result: fx.Node, stop: fx.Node | None
+) -> tuple[fx.Graph, list[fx.Node]]:
+    """What computes `result`, with `stop` (if given) as its input; and inputs needed besides."""
+    needed, queue = {stop}, [result]
+    while queue:
+        node = queue.pop()
+        if node not in needed:
+            needed.add(node)
+            queue.extend(node.all_input_nodes)
+    part = fx.Graph()
+    copies = {stop: part.placeholder("features")} if stop else {}
+    for node in graph.nodes:
+        if node in needed and node not in copies:
+            copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(copies[result])
+    return part, [n for n in needed if n and n is not stop and n.op == "placeholder"]
+
+
+def _activation_of(model: nn.Module, node: fx.Node) -> str:
+    """What `node` applied last: identity, relu or relu6."""
+    if node.op != "call_module":
+        relus = (torch.relu, nn.functional.relu, "relu")
+        return "relu" if node.target in relus else "identity"
+    module = model.get_submodule(str(node.target))
+    module = getattr(module, "act", module)  # a timm block that was traced whole
+    return {nn.ReLU: "relu", nn.ReLU6: "relu6"}.get(type(module), "identity")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    matches = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4)
+    return f"; nearest: {', '.join(matches)}" if matches else ""

@@ -1,0 +1,163 @@
+"""Reading and writing weights: AFD checkpoints (safetensors with the config) and state dicts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from afd_mobile import baseline
+from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.errors import InputError
+from afd_mobile.files import write_whole
+from afd_mobile.resources import models_dir
+
+FORMAT = "afd-mobile/1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained module and what it was trained for.
+
+    Attributes:
+        backbone, tap: the classifier and the node; None in checkpoints that do not record them.
+        training: how it was trained, as recorded by `afd-train`.
+    """
+
+    module: AfdModule
+    backbone: str | None
+    tap: str | None
+    training: Mapping[str, Any]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes the checkpoint, whole or not at all."""
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(dataclasses.asdict(checkpoint.module.config)),
+        "backbone": json.dumps(checkpoint.backbone),
+        "tap": json.dumps(checkpoint.tap),
+        "training": json.dumps(dict(checkpoint.training)),
+    }
+    state = {k: v.detach().cpu().contiguous() for k, v in checkpoint.module.state_dict().items()}
+    write_whole(path, save(state, metadata))
+
+
+def find_checkpoint(name: str) -> Path:
+    """The file of a shipped checkpoint's name, or of a path."""
+    shipped = models_dir() / f"{name}.safetensors"
+    if shipped.is_file():
+        return shipped
+    if Path(name).is_file():
+        return Path(name)
+    available = sorted(p.stem for p in models_dir().glob("*.safetensors"))
+    raise InputError(
+        f"no checkpoint {name!r}: neither a file nor shipped; shipped: "
+        f"{', '.join(available) or 'none'}"
+    )
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads an AFD checkpoint, or one in the layout of the authors' public code, in eval mode.
+
+    Raises:
+        InputError: unreadable, not an AFD checkpoint, or not matching its own configuration.
+    """
+    state = read_state_dict(path)
+    metadata = _metadata(path)
+    if baseline.is_published_layout(list(state)):
+        channels, fe_widths, fde_widths, state = baseline.from_published_layout(state)
+        config = AfdConfig("baseline", channels, 2, "relu", fe_widths, fde_widths)
+        metadata = {}
+    elif metadata.get("format") == FORMAT:
+        try:
+            config = AfdConfig.from_dict(json.loads(metadata["config"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: broken AFD configuration in the metadata: {error}"
+            ) from error
+    else:
+        raise InputError(
+            f"{path} is no AFD checkpoint (no {FORMAT} metadata, nor the authors' key layout); "
+            "make one with afd-train"
+        )
+    module = AfdModule(config)
+    load_strictly(module, state, what=f"checkpoint {path}")
+    return Checkpoint(
+        module=module.eval().requires_grad_(False),
+        backbone=json.loads(metadata.get("backbone", "null")),
+        tap=json.loads(metadata.get("tap", "null")),
+        training=json.loads(metadata.get("training", "{}")),
+    )
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """A flat state dict from a safetensors or .pth file; never unpickles anything but tensors.
+
+    The wrappers that training scripts put around it (`state_dict`, `model`, `module.`) come off.
+    """
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} is corrupt, or holds more than weights and was not unpickled; "
+            "save the state_dict alone"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} cannot be read ({reason}); is it truncated?") from error
+    while isinstance(content, dict) and not _is_flat(content):
+        inner = content.get("state_dict", content.get("model"))
+        if not isinstance(inner, dict):
+            raise InputError(f"{path} holds no state dict of tensors")
+        content = inner
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{path} holds no state dict of tensors")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
+    """Loads `state`; everything missing, unexpected or wrongly shaped is listed in one error."""
+    own = module.state_dict()
+    # Counters that only training uses, and which some publishers leave out.
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    problems = [
+        *(f"missing {k}" for k in missing),
+        *(f"unexpected {k}" for k in state if k not in own),
+        *(
+            f"{k} has shape {tuple(v.shape)}, expected {tuple(own[k].shape)}"
+            for k, v in state.items()
+            if k in own and v.shape != own[k].shape
+        ),
+    ]
+    if problems:
+        raise InputError(f"{what} do not fit ({len(problems)} entries): {'; '.join(problems)}")
+    not_finite = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if not_finite:
+        raise InputError(f"{what} hold NaN or infinity in {', '.join(not_finite)}")
+    module.load_state_dict(dict(state), strict=False)
+
+
+def _is_flat(content: Mapping[Any, Any]) -> bool:
+    return all(isinstance(v, Tensor) for v in content.values())
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})

@@ -1,0 +1,93 @@
+"""Pictures from folders: listing, decoding, and the crops that networks are fed with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+from afd_mobile.degrade import QUALITIES, jpeg
+from afd_mobile.errors import InputError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif"}
+
+RGB = NDArray[np.uint8]  # (H, W, 3)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All pictures below `folder`, sorted, by suffix.
+
+    Raises:
+        InputError: no such folder, or none in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no such image folder: {folder}")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
+        raise InputError(f"no pictures ({' '.join(sorted(SUFFIXES))}) in {folder}")
+    return paths
+
+
+def read_image(path: Path) -> RGB:
+    """Decodes one picture as RGB.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read picture {path}: {error}") from error
+
+
+def centre_crop(image: RGB, size: int) -> RGB:
+    """ImageNet's evaluation crop: short side to size * 256 / 224, then the centre (size, size).
+
+    A picture that is `size` x `size` already is taken as it is.
+    """
+    h, w = image.shape[:2]
+    if (h, w) == (size, size):
+        return image
+    image = _with_short_side(image, round(size * 256 / 224))
+    h, w = image.shape[:2]
+    top, left = (h - size) // 2, (w - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def _with_short_side(image: RGB, short: int) -> RGB:
+    h, w = image.shape[:2]
+    scale = short / min(h, w)
+    target = (max(short, round(w * scale)), max(short, round(h * scale)))
+    return np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BILINEAR))
+
+
+class CompressedCrops(Dataset[tuple[RGB, RGB]]):
+    """An endless, seeded stream of (clean, compressed) training crops.
+
+    Item `i` depends on `seed` and `i` alone, so a resumed training sees the same crops. One in
+    `1 / clean_share` is left clean or compressed only lightly (QF 40 to 95).
+
+    Shapes: both (crop, crop, 3) uint8. Compression comes after cropping, as in ImageNet-C.
+    """
+
+    def __init__(self, paths: list[Path], crop: int, *, clean_share: float, seed: int) -> None:
+        self.paths, self.crop, self.clean_share, self.seed = paths, crop, clean_share, seed
+
+    def __getitem__(self, index: int) -> tuple[RGB, RGB]:
+        rng = np.random.default_rng((self.seed, index))
+        image = read_image(self.paths[rng.integers(len(self.paths))])
+        if min(image.shape[:2]) < self.crop:
+            image = _with_short_side(image, self.crop)
+        top, left = (int(rng.integers(n - self.crop + 1)) for n in image.shape[:2])
+        clean = image[top : top + self.crop, left : left + self.crop]
+        clean = np.ascontiguousarray(clean[:, ::-1] if rng.random() < 0.5 else clean)
+        return clean, jpeg(clean, self._quality(rng))
+
+    def _quality(self, rng: np.random.Generator) -> int | None:
+        if rng.random() >= self.clean_share:
+            return int(rng.choice(QUALITIES))
+        return int(rng.integers(40, 96)) if rng.random() < 0.5 else None

@@ -1,0 +1,48 @@
+"""Every error a person can cause, one tree; the exit code lives on the class.
+
+Each message is one line that names the file or value and the remedy.
+"""
+
+
+class AfdError(Exception):
+    """Base of all errors that end a command with one line instead of a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(AfdError):
+    """An option's value that cannot be, or options that do not go together."""
+
+    exit_code = 2
+
+
+class InputError(AfdError):
+    """Something given (checkpoint, weights, network, pictures) is missing, broken or unfit."""
+
+    exit_code = 3
+
+
+class ParityError(AfdError):
+    """A stage of the export no longer computes what was trained; nothing is published."""
+
+    exit_code = 4
+
+
+class ConversionError(AfdError):
+    """A converter failed, ran out of time, or left something no phone takes.
+
+    Attributes:
+        chatter: the converter's own output, shown before the message.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, chatter: str = "") -> None:
+        super().__init__(message)
+        self.chatter = chatter
+
+
+class OutputError(AfdError):
+    """The result cannot be written: it exists already, is not writable, or the disk is full."""
+
+    exit_code = 6

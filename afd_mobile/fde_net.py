@@ -1,0 +1,49 @@
+"""FDE-Net: the Feature Drifting Map from the picture's DCT coefficients (section III-B)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from afd_mobile import dct, fusion
+
+
+class FdeNet(nn.Module):
+    """Three stages of 1x1 convolutions, so that a block's estimate depends on that block alone.
+
+    Args:
+        widths: channels after each stage; the last is the map's.
+
+    Shapes: picture (N, 3, H, W) -> Feature Drifting Map (N, widths[-1], H / 8, W / 8).
+    """
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dct = dct.DctFrontEnd()
+        self.stages = nn.Sequential()
+        for i, (c_in, c_out) in enumerate(pairwise((dct.CHANNELS, *widths))):
+            if i:
+                self.stages.append(nn.ReLU())
+            self.stages.append(nn.Conv2d(c_in, c_out, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        drift_map: Tensor = self.stages(self.dct(image))
+        return drift_map
+
+    def fused(self) -> nn.Sequential:
+        """The same with everything linear before the first ReLU as one 8x8 convolution, stride 8.
+
+        192 coefficients times the first stage's width is 3 x 64 pixels times the same width, so
+        the DCT itself, and with it colour, level shift and scaling, costs nothing any more.
+        """
+        first, *rest = self.stages
+        assert isinstance(first, nn.Conv2d) and first.bias is not None
+        # Composed in float64 from the exact basis: one rounding to float32, at the end.
+        kernel, bias = fusion.compose_1x1(
+            first.weight.double(), first.bias.double(), *self.dct.exact_kernel_and_bias()
+        )
+        folded = fusion.convolution(
+            kernel.to(first.weight), bias.to(first.bias), stride=dct.BLOCK, padding=0
+        )
+        return nn.Sequential(folded, *rest)

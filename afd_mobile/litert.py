@@ -1,0 +1,108 @@
+"""Running and inspecting `.tflite` files with LiteRT."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+from afd_mobile.errors import InputError
+
+
+@dataclass(frozen=True)
+class TensorContract:
+    """A graph's input or output as an app sees it; scale and zero point only where quantised."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+
+
+class LiteRtModel:
+    """One `.tflite` file with one input and one output, on the CPU through XNNPACK."""
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{path} is no TFLite model that LiteRT runs: {error}") from error
+        signatures = self._interpreter.get_signature_list()
+        if len(signatures) != 1:
+            raise InputError(f"{path} has {len(signatures)} signatures, expected one")
+        names = next(iter(signatures.values()))
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+        self.input = _contract(names["inputs"][0], self._input)
+        self.output = _contract(names["outputs"][0], self._output)
+
+    def run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One batch-1 input in real values -> the output in real values."""
+        self._interpreter.set_tensor(self._input["index"], _quantize(image, self.input))
+        self._interpreter.invoke()
+        return _dequantize(self._interpreter.get_tensor(self._output["index"]), self.output)
+
+
+def operators(path: Path) -> Counter[str]:
+    """How often each operator occurs in the file, by its schema name; custom ones by their own."""
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+    codes = [
+        (c.customCode or b"").decode()
+        if (code := max(c.builtinCode, c.deprecatedBuiltinCode)) == schema.BuiltinOperator.CUSTOM
+        else names[code]
+        for c in model.operatorCodes
+    ]
+    return Counter(codes[op.opcodeIndex] for graph in model.subgraphs for op in graph.operators)
+
+
+def operation_outputs(content: bytes) -> list[str]:
+    """The name of every operation's first output, in the file's order."""
+    (graph,) = schema.ModelT.InitFromPackedBuf(content).subgraphs
+    return [graph.tensors[op.outputs[0]].name.decode() for op in graph.operators]
+
+
+def float_operations(path: Path) -> int:
+    """How many operations of a quantised file compute in float32, (de)quantising aside."""
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+    (graph,) = model.subgraphs
+    conversions = (schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.DEQUANTIZE)
+    return sum(
+        graph.tensors[op.outputs[0]].type == schema.TensorType.FLOAT32
+        for op in graph.operators
+        if model.operatorCodes[op.opcodeIndex].builtinCode not in conversions
+    )
+
+
+def _contract(name: str, details: dict[str, Any]) -> TensorContract:
+    scale, zero_point = details["quantization"]
+    quantized = details["dtype"] in (np.int8, np.uint8)
+    return TensorContract(
+        name=name,
+        shape=tuple(int(n) for n in details["shape"]),
+        dtype=np.dtype(details["dtype"]).name,
+        scale=float(scale) if quantized else None,
+        zero_point=int(zero_point) if quantized else None,
+    )
+
+
+def _quantize(values: NDArray[np.float32], contract: TensorContract) -> NDArray[Any]:
+    if contract.scale is None or contract.zero_point is None:
+        return values.astype(np.float32)
+    limits = np.iinfo(contract.dtype)
+    steps = np.round(values / contract.scale) + contract.zero_point
+    return np.clip(steps, limits.min, limits.max).astype(contract.dtype)
+
+
+def _dequantize(values: NDArray[Any], contract: TensorContract) -> NDArray[np.float32]:
+    if contract.scale is None or contract.zero_point is None:
+        return values.astype(np.float32)
+    return (values.astype(np.float32) - contract.zero_point) * np.float32(contract.scale)

@@ -1,0 +1,1 @@
+"""From a trained AFD-Module to verified ONNX and TFLite files."""

@@ -1,0 +1,184 @@
+"""afd-export: the command line. Heavy imports come after the arguments are known to be good."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from afd_mobile import __version__
+from afd_mobile.artifacts import InputRange, Precision, Scope, to_json
+from afd_mobile.command import EXIT_CODES, positive, run_command
+
+if TYPE_CHECKING:
+    from afd_export.pipeline import ExportResult, Step
+
+DEFAULT_CHECKPOINT = "afd-mobilenet_v2-mobile"
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_command(_export, _parser())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="afd-export",
+        description="Fuse a trained AFD-Module, join it with its classifier, and write verified "
+        "ONNX and TFLite files.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--version", action="version", version=f"afd-mobile {__version__}")
+    add(
+        "--fuse", action="store_true", help="re-parameterise every RepConv into one 3x3 convolution"
+    )
+    add(
+        "--checkpoint",
+        default=DEFAULT_CHECKPOINT,
+        metavar="NAME|PATH|random|none",
+        help="a shipped checkpoint, a file, `random` for an untrained module, or `none` for the "
+        "plain classifier by the same path (default: %(default)s)",
+    )
+    add(
+        "--backbone",
+        metavar="NAME",
+        help="torchvision or timm classifier, or package.module:factory "
+        "(default: the checkpoint's)",
+    )
+    add(
+        "--tap",
+        metavar="NODE",
+        help="node whose output is corrected, such as features.0, or D1 to D4",
+    )
+    add(
+        "--preset",
+        default="mobile",
+        choices=["mobile", "paper"],
+        help="architecture of an untrained module (default: %(default)s)",
+    )
+    add(
+        "--backbone-weights",
+        default="auto",
+        metavar="auto|random|PATH",
+        help="auto: shipped, else $AFD_WEIGHTS_DIR/NAME.pth, else published (default: %(default)s)",
+    )
+    add("--mean", type=float, nargs=3, metavar="M", help="normalisation, if not the network's own")
+    add("--std", type=float, nargs=3, metavar="S", help="normalisation, if not the network's own")
+    add(
+        "--input-size",
+        type=positive,
+        metavar="PIXELS",
+        help="if not the network's own; 8 divides it",
+    )
+    add(
+        "--scope",
+        type=Scope,
+        default=Scope.CLASSIFIER,
+        choices=list(Scope),
+        metavar="classifier|features",
+        help="up to the logits, or up to the corrected features (default: classifier)",
+    )
+    add(
+        "--precision",
+        type=Precision,
+        nargs="+",
+        default=[Precision.FLOAT32, Precision.FLOAT16, Precision.INT8],
+        choices=list(Precision),
+        metavar="P",
+        help=f"of: {' '.join(p.value for p in Precision)} (default: float32 float16 int8)",
+    )
+    add(
+        "--input",
+        type=InputRange,
+        default=InputRange.RGB255,
+        choices=list(InputRange),
+        metavar="rgb255|normalized",
+        help="raw RGB with normalisation inside the graph, or normalised (default: rgb255)",
+    )
+    add(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="pictures to calibrate and verify with (default: scikit-image's public-domain ones)",
+    )
+    add("--out", type=Path, metavar="DIR", help="export folder (default: exports/<name>)")
+    add("--seed", type=int, default=0, help="of random weights (default: %(default)s)")
+    add("--json", action="store_true", help="print the manifest alone")
+    add("--force", action="store_true", help="replace an existing export folder")
+    return parser
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from afd_export.pipeline import ExportRequest, export
+
+    request = ExportRequest(
+        checkpoint=arguments.checkpoint,
+        backbone=arguments.backbone,
+        tap=arguments.tap,
+        preset=arguments.preset,
+        backbone_weights=arguments.backbone_weights,
+        mean=arguments.mean and tuple(arguments.mean),
+        std=arguments.std and tuple(arguments.std),
+        input_size=arguments.input_size,
+        fused=arguments.fuse,
+        scope=arguments.scope,
+        precisions=tuple(dict.fromkeys(arguments.precision)),
+        input_range=arguments.input,
+        images=arguments.images,
+        out=arguments.out,
+        seed=arguments.seed,
+        force=arguments.force,
+    )
+    quiet = arguments.json
+    if not quiet:
+        print(
+            f"{'stage':<18} {'size':>9} {'time':>7}  {'max err':>8} {'SNR':>7} {'top-1':>6}",
+            flush=True,
+        )
+    result = export(
+        request,
+        progress=lambda step: None if quiet else print(_line(step), flush=True),
+        notice=lambda line: print(f"note: {line}", file=sys.stderr, flush=True),
+    )
+    if quiet:
+        sys.stdout.write(to_json(result.manifest).decode())
+    else:
+        print(_summary(result))
+
+
+def _line(step: Step) -> str:
+    size = "" if step.bytes is None else f"{step.bytes / 1e6:.2f} MB"
+    line = f"{step.stage:<18} {size:>9} {step.seconds:>5.1f} s"
+    if step.result is None:
+        return f"{line}  reference"
+    parity = step.result.parity
+    snr = "exact" if parity.snr_db is None else f"{parity.snr_db:.0f} dB"
+    top1 = "" if parity.top1_agreement is None else f"{parity.top1_agreement:.1%}"
+    return f"{line}  {parity.max_abs_error / (parity.range or 1):>8.1e} {snr:>7} {top1:>6}"
+
+
+def _summary(result: ExportResult) -> str:
+    lines = []
+    for part, costs in result.manifest["cost"].items():
+        trained, deployed = costs["trained"], costs["deployed"]
+        lines.append(
+            f"{part:<5} {deployed['parameters'] / 1e6:.3f} M parameters, "
+            f"{deployed['multiply_adds'] / 1e6:.1f} M multiply-adds (as trained: "
+            f"{trained['parameters'] / 1e6:.3f} M, {trained['multiply_adds'] / 1e6:.1f} M)"
+        )
+    lines.append(
+        f"max err is a share of the output's range; all limits kept: {result.folder}/parity.md"
+    )
+    lines += [
+        f"  {result.folder}/{entry['path']}"
+        for entry in result.manifest["files"]
+        if not entry["path"].startswith("golden/")
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

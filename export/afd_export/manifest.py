@@ -1,0 +1,114 @@
+"""`manifest.json`: what was exported, from what, and how it was proved."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from afd_export.pictures import PictureSet
+from afd_export.source import ExportSource
+from afd_export.verify import StageResult
+from afd_mobile.artifacts import MANIFEST, SCHEMA_VERSION, InputRange, sha256, to_json
+from afd_mobile.cost import Cost
+from afd_mobile.litert import LiteRtModel, TensorContract, float_operations, operators
+
+if TYPE_CHECKING:
+    from afd_export.pipeline import ExportRequest
+
+_PACKAGES = (
+    "afd-mobile", "torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxsim", "onnx2tf",
+    "tensorflow", "ai-edge-litert", "numpy", "pillow",
+)  # fmt: skip
+
+
+def write(
+    folder: Path,
+    *,
+    request: ExportRequest,
+    source: ExportSource,
+    results: list[StageResult],
+    pictures: PictureSet,
+    models: list[Path],
+    golden: list[dict[str, Any]],
+    simplified: bool,
+    costs: dict[str, dict[str, Cost]],
+) -> dict[str, Any]:
+    """Writes the manifest over everything that lies in `folder` and returns it."""
+    backbone = source.backbone
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "name": source.name,
+        "afd": source.afd
+        and {
+            "checkpoint": source.checkpoint.name if source.checkpoint else None,
+            "checkpoint_sha256": source.checkpoint_sha256,
+            "trained": source.checkpoint is not None,
+            "config": dataclasses.asdict(source.afd.config),
+            "fused": request.fused,
+        },
+        "backbone": {
+            "name": backbone.name,
+            "tap": backbone.tap,
+            "weights": "file" if Path(backbone.weights).is_file() else backbone.weights,
+            "weights_sha256": source.backbone_sha256,
+            "trained": backbone.trained,
+            "classes": backbone.classes,
+            "mean": backbone.mean,
+            "std": backbone.std,
+            "input_size": backbone.input_size,
+        },
+        "scope": request.scope.value,
+        "input_range": request.input_range.value,
+        "seed": request.seed,
+        "notices": source.notices,
+        "simplified": simplified,
+        "cost": {
+            part: {when: dataclasses.asdict(cost) for when, cost in both.items()}
+            for part, both in costs.items()
+        },
+        "files": _files(folder, source, models, request.input_range),
+        "golden": golden,
+        "parity": {
+            "pictures": len(pictures.verification),
+            "picture_source": pictures.source,
+            "unreadable": len(pictures.unreadable),
+            "stages": [r.as_dict(pictures.verification) for r in results],
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in _PACKAGES},
+        },
+    }
+    (folder / MANIFEST).write_bytes(to_json(content))
+    return content
+
+
+def _files(
+    folder: Path, source: ExportSource, models: list[Path], input_range: InputRange
+) -> list[dict[str, Any]]:
+    """Every file with its hash, and what it was made from: the chain back to the weights."""
+    onnx = f"{source.name}.onnx"
+    entries = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        entry: dict[str, Any] = {"path": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+        if name == onnx:
+            entry["made_from"] = [
+                h for h in (source.checkpoint_sha256, source.backbone_sha256) if h
+            ]
+        elif path in models:
+            model = LiteRtModel(path)
+            entry["made_from"] = [sha256(folder / onnx)]
+            entry["input"] = {**_contract(model.input), "range": input_range.value}
+            entry["output"] = _contract(model.output)
+            entry["float_operations"] = float_operations(path)
+            entry["operators"] = dict(sorted(operators(path).items()))
+        entries.append(entry)
+    return entries
+
+
+def _contract(contract: TensorContract) -> dict[str, Any]:
+    return dataclasses.asdict(contract)

@@ -1,0 +1,144 @@
+"""The pictures that an export is calibrated and verified with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afd_mobile.artifacts import InputRange
+from afd_mobile.datasets import RGB, centre_crop, list_images, read_image
+from afd_mobile.degrade import QUALITIES, jpeg
+from afd_mobile.errors import InputError
+
+CONDITIONS = (None, *QUALITIES)  # None: clean
+
+# Photographs in the public domain that scikit-image carries, and which of their crops: those that
+# classifiers are sure of, so that another top-1 means an error and not the toss of a coin.
+_SCIKIT_IMAGE = {
+    "camera": (0, 2, 3),
+    "chelsea": (0, 2),
+    "clock": (0, 2, 3),
+    "coffee": (0, 1, 2, 3),
+    "coins": (1, 2),
+    "hubble_deep_field": (0, 1, 2),
+    "moon": (1, 2),
+}
+_VERIFIED = 24
+_CALIBRATING = 96
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture as a graph gets it: `rgb` (S, S, 3), after JPEG at `quality` (None: clean)."""
+
+    name: str
+    quality: int | None
+    rgb: RGB
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({'clean' if self.quality is None else f'QF {self.quality}'})"
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """What an export is judged on, what int8 gets its ranges from, and what could not be read."""
+
+    verification: list[Picture]
+    calibration: list[Picture]
+    unreadable: list[str]
+    source: str
+
+
+def load_pictures(folder: Path | None, size: int) -> PictureSet:
+    """24 pictures for verification, each clean and at the paper's five QFs; others to calibrate.
+
+    A calibration picture gets one of the six conditions, in turn. Where a folder has no more
+    than 24 pictures, and for scikit-image's, verification pictures calibrate as well.
+
+    Args:
+        folder: None takes scikit-image's public-domain photographs, cut in several ways.
+        size: S.
+
+    Raises:
+        InputError: no folder, no pictures in it, or none of them readable.
+    """
+    if folder is None:
+        crops = scikit_image_crops(size)
+        return PictureSet(_all_conditions(crops), _in_turn(crops * 4), [], "scikit-image")
+    paths = list_images(folder)
+    chosen = _evenly(paths, _VERIFIED)
+    others = _evenly(sorted(set(paths) - set(chosen)), _CALIBRATING)
+    unreadable: list[str] = []
+    verified, calibrating = (_read(p, size, folder, unreadable) for p in (chosen, others))
+    if not verified:
+        raise InputError(f"none of the pictures in {folder} can be read; first: {unreadable[0]}")
+    calibration = _in_turn(calibrating or verified * 4)
+    return PictureSet(_all_conditions(verified), calibration, unreadable, folder.name)
+
+
+def _read(
+    paths: list[Path], size: int, folder: Path, unreadable: list[str]
+) -> list[tuple[str, RGB]]:
+    crops = []
+    for path in paths:
+        try:
+            crops.append((str(path.relative_to(folder)), centre_crop(read_image(path), size)))
+        except InputError as error:
+            unreadable.append(str(error))
+    return crops
+
+
+def _all_conditions(crops: list[tuple[str, RGB]]) -> list[Picture]:
+    return [Picture(name, q, jpeg(rgb, q)) for name, rgb in crops for q in CONDITIONS]
+
+
+def _in_turn(crops: list[tuple[str, RGB]]) -> list[Picture]:
+    """One condition each; the shift lets repeated crops meet different ones."""
+    qualities = [CONDITIONS[(i + i // len(crops)) % len(CONDITIONS)] for i in range(len(crops))]
+    return [Picture(name, q, jpeg(rgb, q)) for (name, rgb), q in zip(crops, qualities, strict=True)]
+
+
+def scikit_image_photo(name: str) -> RGB:
+    """One of scikit-image's photographs, (H, W, 3)."""
+    from skimage import data
+
+    image = getattr(data, name)()
+    return np.ascontiguousarray(np.stack([image] * 3, axis=-1) if image.ndim == 2 else image)
+
+
+def scikit_image_crops(size: int) -> list[tuple[str, RGB]]:
+    """Crops of the photographs: 0 is the whole centre, 1 to 3 are closer ones."""
+    crops = []
+    for name, chosen in _SCIKIT_IMAGE.items():
+        photo = scikit_image_photo(name)
+        h, w = photo.shape[:2]
+        corners = ((0, 0), (0, 0), (h // 4, w // 4), (h // 3, w // 3))
+        for number in chosen:
+            top, left = corners[number]
+            part = photo if number == 0 else photo[top : top + h * 2 // 3, left : left + w * 2 // 3]
+            crops.append((f"{name}-{number}", centre_crop(part, size)))
+    return crops
+
+
+def as_input(
+    pictures: list[Picture],
+    input_range: InputRange,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> NDArray[np.float32]:
+    """(N, S, S, 3) float32 in the graph's input range."""
+    images = np.stack([p.rgb for p in pictures]).astype(np.float32)
+    if input_range is InputRange.NORMALIZED:
+        images = (images / np.float32(255) - np.float32(mean)) / np.float32(std)
+    return images
+
+
+def _evenly(paths: list[Path], count: int) -> list[Path]:
+    """At most `count` of them, spread over the whole list."""
+    if len(paths) <= count:
+        return paths
+    return [paths[i * len(paths) // count] for i in range(count)]

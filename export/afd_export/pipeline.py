@@ -1,0 +1,272 @@
+"""checkpoint -> fuse -> assemble -> onnx -> tflite -> verify: the export, pass by pass."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from afd_export import manifest as manifests
+from afd_export.graph import DeployedGraph
+from afd_export.pictures import PictureSet, as_input, load_pictures
+from afd_export.recipes import Recipe, load_recipe
+from afd_export.report import write_golden, write_parity
+from afd_export.source import ExportSource, find_source
+from afd_export.to_onnx import export_onnx, input_and_output, run_onnx, simplify_onnx
+from afd_export.to_tflite import convert_tflite
+from afd_export.verify import Judge, StageResult, check_contract, run_torch
+from afd_mobile.artifacts import INPUT_NAME, MANIFEST, InputRange, Precision, Scope, Stage
+from afd_mobile.cost import Cost, cost_of
+from afd_mobile.errors import OutputError, ParityError
+from afd_mobile.fusion import fuse
+from afd_mobile.litert import LiteRtModel, float_operations
+
+TFLITE_THREADS = 2
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What `afd-export` was asked for; see its `--help`."""
+
+    checkpoint: str
+    backbone: str | None
+    tap: str | None
+    preset: str
+    backbone_weights: str
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    input_size: int | None
+    fused: bool
+    scope: Scope
+    precisions: tuple[Precision, ...]
+    input_range: InputRange
+    images: Path | None
+    out: Path | None
+    seed: int
+    force: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of progress: a stage that is done. `result` is None where nothing is compared."""
+
+    stage: str
+    bytes: int | None
+    seconds: float
+    result: StageResult | None
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    folder: Path
+    manifest: dict[str, Any]
+
+
+Progress = Callable[[Step], None]
+Notice = Callable[[str], None]
+
+
+def export(request: ExportRequest, progress: Progress, notice: Notice) -> ExportResult:
+    """Makes the export folder, whole or not at all.
+
+    Args:
+        progress: called after every stage.
+        notice: called with what a person must know: random weights, unreadable pictures.
+
+    Raises:
+        AfdError: see `afd_mobile.errors`; nothing is published then.
+    """
+    recipes = {p: load_recipe(p) for p in request.precisions}
+    source = find_source(request)
+    folder = request.out or Path("exports") / source.name
+    with _published_whole(folder, force=request.force) as work:
+        pictures = load_pictures(request.images, source.backbone.input_size)
+        for line in (*source.notices, *pictures.unreadable):
+            notice(line)
+        manifest = _run_passes(request, source, recipes, pictures, work, progress, notice)
+    return ExportResult(folder, manifest)
+
+
+def _run_passes(
+    request: ExportRequest,
+    source: ExportSource,
+    recipes: dict[Precision, Recipe],
+    pictures: PictureSet,
+    work: Path,
+    progress: Progress,
+    notice: Notice,
+) -> dict[str, Any]:
+    backbone, scope = source.backbone, request.scope
+    images = as_input(pictures.verification, request.input_range, backbone.mean, backbone.std)
+    calibration = as_input(pictures.calibration, request.input_range, backbone.mean, backbone.std)
+    float_limits = load_recipe(Precision.FLOAT32).limits
+    results: list[StageResult] = []
+    clock = _Clock()
+
+    def done(stage: str, path: Path | None, result: StageResult | None) -> None:
+        if result is not None:
+            results.append(result)
+        progress(Step(stage, path.stat().st_size if path else None, clock.lap(), result))
+
+    trained = DeployedGraph(backbone, source.afd, request.input_range, scope)
+    reference = run_torch(trained, images)
+    judge = Judge(reference, pictures.verification, classify=scope is Scope.CLASSIFIER)
+    done(Stage.MULTI_BRANCH.value, None, None)
+
+    deployed = trained
+    if request.fused:
+        deployed = fuse(trained)
+        fused = judge.check(Stage.FUSED.value, run_torch(deployed, images), float_limits)
+        done(Stage.FUSED.value, None, fused)
+
+    # The converters work in a folder of their own; only what is published goes to `work`.
+    with tempfile.TemporaryDirectory(dir=work.parent, prefix=".afd-convert-") as scratch_name:
+        scratch = Path(scratch_name)
+        raw_onnx, onnx_path = scratch / "graph.onnx", work / f"{source.name}.onnx"
+        nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        size = backbone.input_size
+        output = (scope.output_name, (1, *reference.shape[1:]))
+
+        def check_onnx(stage: Stage, path: Path) -> StageResult:
+            given, result = input_and_output(path)
+            check_contract(stage.value, given, (INPUT_NAME, (1, 3, size, size)))
+            check_contract(stage.value, result, output)
+            return judge.check(stage.value, run_onnx(path, nchw), float_limits)
+
+        export_onnx(deployed, size, scope.output_name, raw_onnx)
+        done(Stage.ONNX.value, raw_onnx, check_onnx(Stage.ONNX, raw_onnx))
+        not_simplified = simplify_onnx(raw_onnx, onnx_path)
+        if not_simplified is None:
+            done(Stage.SIMPLIFIED.value, onnx_path, check_onnx(Stage.SIMPLIFIED, onnx_path))
+        else:
+            shutil.copyfile(raw_onnx, onnx_path)
+            notice(f"the ONNX graph is kept unsimplified: {not_simplified}")
+
+        candidates = convert_tflite(
+            onnx_path, list(recipes.values()), calibration, scope.output_name, scratch
+        )
+        files: dict[Precision, Path] = {}
+        outputs: dict[Precision, NDArray[np.float32]] = {}
+        for precision, paths in candidates.items():
+            stage = f"{Stage.TFLITE.value} {precision.value}"
+
+            def check_tflite(
+                path: Path, stage: str = stage, precision: Precision = precision
+            ) -> StageResult:
+                model = LiteRtModel(path, threads=TFLITE_THREADS)
+                name, shape = output
+                nhwc = shape if len(shape) == 2 else (shape[0], *shape[2:], shape[1])
+                given = (model.input.name, model.input.shape)
+                check_contract(stage, given, (INPUT_NAME, (1, size, size, 3)))
+                check_contract(stage, (model.output.name, model.output.shape), (name, nhwc))
+                outputs[precision] = np.concatenate([model.run(image[None]) for image in images])
+                actual = _as_nchw(outputs[precision])
+                return judge.check(stage, actual, recipes[precision].limits)
+
+            path, result = _first_that_passes(paths, check_tflite)
+            files[precision] = work / f"{source.name}_{precision.value}.tflite"
+            shutil.move(path, files[precision])
+            done(stage, files[precision], result)
+            if path != paths[0]:
+                notice(
+                    f"{precision.value}: {float_operations(files[precision])} operations stay in "
+                    "float32, because with fewer it does not keep its limits"
+                )
+
+    write_parity(work, results, pictures, source)
+    golden = write_golden(work, pictures.verification, outputs)
+    return manifests.write(
+        work,
+        request=request,
+        source=source,
+        results=results,
+        pictures=pictures,
+        models=list(files.values()),
+        golden=golden,
+        simplified=not_simplified is None,
+        costs=_costs(source, trained, deployed),
+    )
+
+
+def _first_that_passes(
+    paths: list[Path], check: Callable[[Path], StageResult]
+) -> tuple[Path, StageResult]:
+    """The first candidate that keeps its limits; the last one's error if none does."""
+    for path in paths[:-1]:
+        try:
+            return path, check(path)
+        except ParityError:
+            continue
+    return paths[-1], check(paths[-1])
+
+
+def _costs(
+    source: ExportSource, trained: DeployedGraph, deployed: DeployedGraph
+) -> dict[str, dict[str, Cost]]:
+    """Of the whole graph and of the module alone, as trained and as deployed."""
+    backbone = source.backbone
+    image = torch.zeros(1, 3, backbone.input_size, backbone.input_size)
+    features = torch.zeros(1, backbone.channels, backbone.feature_size, backbone.feature_size)
+    costs = {"graph": {"trained": cost_of(trained, image), "deployed": cost_of(deployed, image)}}
+    if trained.afd is not None and deployed.afd is not None:
+        costs["afd"] = {
+            "trained": cost_of(trained.afd, features, image),
+            "deployed": cost_of(deployed.afd, features, image),
+        }
+    return costs
+
+
+def _as_nchw(output: NDArray[np.float32]) -> NDArray[np.float32]:
+    return output.transpose(0, 3, 1, 2) if output.ndim == 4 else output
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+
+@contextmanager
+def _published_whole(folder: Path, *, force: bool) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place only if the block ends well.
+
+    Raises:
+        OutputError: `folder` exists and `force` is not given, its parent cannot be written, or
+            the disk is full.
+    """
+    if folder.exists() and not force:
+        raise OutputError(f"output {folder} exists; use --force to replace it, or another --out")
+    if (
+        folder.exists()
+        and not (folder / MANIFEST).is_file()
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
+        raise OutputError(
+            f"output {folder} is no export folder; not replaced, choose another --out"
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True
+        ) as temporary:
+            work = Path(temporary) / "new"
+            work.mkdir()
+            yield work
+            if folder.exists():
+                folder.rename(Path(temporary) / "old")
+            work.rename(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error

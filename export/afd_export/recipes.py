@@ -1,0 +1,58 @@
+"""How each precision is converted, and what it may differ: data in `recipes/*.toml`."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from afd_mobile.artifacts import Precision
+from afd_mobile.errors import UsageError
+from afd_mobile.parity import Limits
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to make a `.tflite` file.
+
+    Attributes:
+        optimize: whether the converter quantises at all.
+        calibrated: whether activations get fixed ranges from calibration pictures.
+        float_edges: (first, last) numbers of operations that stay in float32, tried in order.
+        limits: what its output may differ from the trained module's.
+    """
+
+    precision: Precision
+    optimize: bool
+    calibrated: bool
+    float_edges: tuple[tuple[int, int], ...]
+    limits: Limits
+
+
+def recipes_dir() -> Path:
+    installed = _PACKAGE / "recipes"
+    return installed if installed.is_dir() else _PACKAGE.parent / "recipes"
+
+
+def load_recipe(precision: Precision) -> Recipe:
+    """The recipe of a precision; unknown or missing keys are refused."""
+    path = recipes_dir() / f"{precision.value}.toml"
+    with path.open("rb") as file:
+        content = tomllib.load(file)
+    limits = content.pop("limits", {})
+    for values, cls in ((limits, Limits), (content | {"limits": None}, Recipe)):
+        expected = {f.name for f in dataclasses.fields(cls)}
+        if set(values) != expected:
+            raise UsageError(
+                f"recipe {path} has keys {sorted(values)}, expected {sorted(expected)}"
+            )
+    return Recipe(
+        precision=Precision(content["precision"]),
+        optimize=content["optimize"],
+        calibrated=content["calibrated"],
+        float_edges=tuple((first, last) for first, last in content["float_edges"]),
+        limits=Limits(**limits),
+    )

@@ -1,0 +1,149 @@
+"""What is exported: the trained module, its classifier, and the name of the result."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.artifacts import Scope, sha256
+from afd_mobile.backbones import Backbone, load_backbone
+from afd_mobile.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from afd_mobile.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from afd_export.pipeline import ExportRequest
+
+NO_CHECKPOINT = "none"
+RANDOM_CHECKPOINT = "random"
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """Attributes:
+    afd: the module in eval mode; None for the plain classifier.
+    checkpoint: its file; None for an untrained or absent module.
+    backbone_sha256: over all the classifier's weights.
+    notices: what a person must know about them.
+    """
+
+    name: str
+    backbone: Backbone
+    afd: AfdModule | None
+    checkpoint: Path | None
+    checkpoint_sha256: str | None
+    backbone_sha256: str
+    notices: list[str]
+
+
+def find_source(request: ExportRequest) -> ExportSource:
+    """Loads classifier and module, and checks that they belong together.
+
+    Raises:
+        InputError: one of them is missing, broken, or made for another.
+        UsageError: options that contradict each other.
+    """
+    path: Path | None = None
+    checkpoint: Checkpoint | None = None
+    if request.checkpoint not in (NO_CHECKPOINT, RANDOM_CHECKPOINT):
+        path = find_checkpoint(request.checkpoint)
+        checkpoint = load_checkpoint(path)
+    backbone = _backbone(request, checkpoint, path)
+    afd: AfdModule | None = None
+    notices = []
+    if checkpoint is not None and path is not None:
+        afd = checkpoint.module
+        _check_fit(afd.config, backbone, path)
+        name = path.stem
+    elif request.checkpoint == RANDOM_CHECKPOINT:
+        torch.manual_seed(request.seed)
+        afd = AfdModule(_config(request.preset, backbone)).eval().requires_grad_(False)
+        name = f"{_plain(backbone.name)}-{request.preset}-untrained"
+        notices.append("the AFD-Module is untrained (random): accuracy means nothing")
+    else:
+        name = f"{_plain(backbone.name)}-plain"
+    if not backbone.trained:
+        name += "-random-weights"
+        notices.append(f"{backbone.name} has random weights: accuracy means nothing")
+    if afd is not None and not request.fused:
+        name += "-multibranch"
+    if request.scope is Scope.FEATURES:
+        name += "-features"
+    return ExportSource(
+        name=name,
+        backbone=backbone,
+        afd=afd,
+        checkpoint=path,
+        checkpoint_sha256=sha256(path) if path else None,
+        backbone_sha256=_digest(backbone.head, backbone.tail),
+        notices=notices,
+    )
+
+
+def _backbone(request: ExportRequest, checkpoint: Checkpoint | None, path: Path | None) -> Backbone:
+    name, tap = request.backbone, request.tap
+    if checkpoint is not None:
+        for what, asked, recorded in (
+            ("backbone", name, checkpoint.backbone),
+            ("tap", tap, checkpoint.tap),
+        ):
+            if asked and recorded and asked != recorded:
+                raise InputError(
+                    f"checkpoint {path} was trained for {what} {recorded}, not {asked}; "
+                    f"leave out --{what}, or train one with afd-train"
+                )
+        name, tap = name or checkpoint.backbone, tap or checkpoint.tap
+    if name is None:
+        raise UsageError(
+            f"--checkpoint {request.checkpoint} does not say for which classifier; "
+            "give --backbone NAME"
+        )
+    return load_backbone(
+        name,
+        tap=tap,
+        weights=request.backbone_weights,
+        mean=request.mean,
+        std=request.std,
+        input_size=request.input_size,
+        seed=request.seed,
+    )
+
+
+def _config(preset: str, backbone: Backbone) -> AfdConfig:
+    return AfdConfig.preset(
+        preset,
+        channels=backbone.channels,
+        stride=backbone.stride,
+        activation=backbone.activation,
+    )
+
+
+def _check_fit(config: AfdConfig, backbone: Backbone, path: Path) -> None:
+    for what, wanted, given in (
+        ("channels", config.channels, backbone.channels),
+        ("stride", config.stride, backbone.stride),
+    ):
+        if wanted != given:
+            raise InputError(
+                f"checkpoint {path} corrects features with {what} {wanted}, but tap "
+                f"{backbone.tap} of {backbone.name} has {given}; choose another --tap or checkpoint"
+            )
+
+
+def _plain(backbone_name: str) -> str:
+    """A backbone's name as part of a file name."""
+    return backbone_name.replace(":", ".").replace("/", ".")
+
+
+def _digest(*modules: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for module in modules:
+        for key, value in module.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,100 @@
+"""Worker process: onnx2tf to a TensorFlow function, and TensorFlow's converter from there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afd_export.worker import forbid_network
+from afd_mobile.artifacts import INPUT_NAME, Precision
+from afd_mobile.litert import operation_outputs
+
+INPUT_OPERATIONS = 3  # multiply, add, pad
+OUTPUT_OPERATIONS = 2  # mean, fully connected: cheap in int8, large in float32
+
+
+def main(request_path: Path) -> None:
+    import tensorflow as tf
+
+    request = json.loads(request_path.read_text(encoding="utf-8"))
+    saved_model = _to_saved_model(Path(request["onnx"]), request["output_name"])
+    calibration = np.load(request["calibration"])
+
+    def representative_dataset() -> Iterator[list[Any]]:
+        for picture in calibration:
+            yield [picture[None]]
+
+    for target in request["targets"]:
+        precision = Precision(target["precision"])
+        converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
+        if target["optimize"]:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision is Precision.FLOAT16:
+            converter.target_spec.supported_types = [tf.float16]
+        if precision is Precision.INT8:
+            converter.representative_dataset = representative_dataset
+            _write_int8(converter, target["candidates"])
+        else:
+            Path(target["candidates"][0]["path"]).write_bytes(converter.convert())
+
+
+def _write_int8(converter: Any, candidates: list[dict[str, Any]]) -> None:
+    """Calibrates once, then quantises all but the edges, for every candidate."""
+    import tensorflow as tf
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    converter.experimental_mlir_quantizer = True
+    converter._experimental_calibrate_only = True
+    calibrated = converter.convert()
+    operations = operation_outputs(calibrated)
+    for candidate in candidates:
+        first, last = candidate["first"], candidate["last"]
+        # The input's normalisation stays quantised, or the input could not be uint8.
+        inner = operations[INPUT_OPERATIONS : len(operations) - OUTPUT_OPERATIONS]
+        kept = inner[:first] + inner[len(inner) - last :]
+        quantized = mlir_quantize(calibrated, input_data_type=tf.uint8, denylisted_nodes=kept)
+        Path(candidate["path"]).write_bytes(quantized)
+
+
+def _to_saved_model(onnx_path: Path, output_name: str) -> str:
+    """A frozen SavedModel in NHWC with one named signature; its folder."""
+    import onnx2tf
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    # onnx2tf downloads this file for a check of its own if it is not there.
+    np.save(
+        "calibration_image_sample_data_20x128x128x3_float32.npy",
+        np.zeros((20, 128, 128, 3), np.float32),
+    )
+    model = onnx2tf.convert(
+        input_onnx_file_path=str(onnx_path),
+        output_folder_path="onnx2tf",
+        not_use_onnxsim=True,
+        # Its trial and error per operator takes half a minute; the export's own verification
+        # compares every file with the trained module anyhow.
+        disable_strict_mode=True,
+        disable_model_save=True,
+        verbosity="error",
+    )
+    signature = [tf.TensorSpec(model.inputs[0].shape, tf.float32, name=INPUT_NAME)]
+    traced = tf.function(model, input_signature=signature).get_concrete_function()
+    frozen = convert_variables_to_constants_v2(traced)
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda image: {output_name: frozen(image)[0]}, input_signature=signature
+    )
+    tf.saved_model.save(module, "saved_model", signatures={"serving_default": module.serve})
+    return "saved_model"
+
+
+if __name__ == "__main__":
+    forbid_network()
+    main(Path(sys.argv[1]))

@@ -1,0 +1,79 @@
+"""ONNX -> TFLite in the asked precisions, by onnx2tf in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afd_export.recipes import Recipe
+from afd_export.worker import run_worker
+from afd_mobile.artifacts import Precision
+from afd_mobile.errors import ConversionError
+from afd_mobile.litert import operators
+
+CONVERT_TIMEOUT_S = 900.0
+
+
+def convert_tflite(
+    onnx_path: Path,
+    recipes: list[Recipe],
+    calibration: NDArray[np.float32],
+    output_name: str,
+    workdir: Path,
+) -> dict[Precision, list[Path]]:
+    """Writes one `.tflite` file for each recipe and each of its float edges, into `workdir`.
+
+    Args:
+        calibration: (N, S, S, 3) in the graph's input range.
+
+    Returns:
+        the candidates of each precision, in the recipe's order.
+
+    Raises:
+        ConversionError: the converter failed, or left an operator that phones do not take.
+    """
+    calibration_path = workdir / "calibration.npy"
+    np.save(calibration_path, calibration)
+    candidates = {
+        recipe.precision: {
+            workdir / f"{recipe.precision.value}-{first}-{last}.tflite": (first, last)
+            for first, last in recipe.float_edges
+        }
+        for recipe in recipes
+    }
+    run_worker(
+        "afd_export.tflite_worker",
+        {
+            "onnx": str(onnx_path),
+            "output_name": output_name,
+            "calibration": str(calibration_path),
+            "targets": [
+                {
+                    "precision": recipe.precision.value,
+                    "optimize": recipe.optimize,
+                    "candidates": [
+                        {"path": str(path), "first": first, "last": last}
+                        for path, (first, last) in candidates[recipe.precision].items()
+                    ],
+                }
+                for recipe in recipes
+            ],
+        },
+        workdir,
+        timeout_s=CONVERT_TIMEOUT_S,
+    )
+    for path in (path for paths in candidates.values() for path in paths):
+        refused = [o for o in operators(path) if not _taken_by_phones(o)]
+        if refused:
+            raise ConversionError(
+                f"{path.name} holds {', '.join(refused)}, which delegates do not take; "
+                "the graph's layout changed on the way"
+            )
+    return {precision: list(paths) for precision, paths in candidates.items()}
+
+
+def _taken_by_phones(operator: str) -> bool:
+    """False for custom and Flex operators, and for a layout mistake's left-over TRANSPOSE."""
+    return operator.isupper() and operator != "TRANSPOSE"
