@@ -25,7 +25,7 @@ class AfdConfig:
     """Everything that determines an AFD-Module's architecture; stored in its checkpoint.
 
     Attributes:
-        architecture: `paper` (U-Net), `mobile` (block scale) or `baseline` (the authors' public code).
+        architecture: `paper` (U-Net), `mobile` (block scale) or `baseline` (the authors' code).
         channels: C of the tapped features.
         stride: picture pixels per position of the tapped features: 1, 2, 4 or 8.
         activation: what the classifier applied last before the tap; applied again after the
@@ -44,6 +44,9 @@ class AfdConfig:
     def __post_init__(self) -> None:
         if self.architecture not in (*PRESETS, "baseline"):
             raise InputError(f"unknown AFD architecture {self.architecture!r}")
+        widths = (self.channels, self.stride, *self.fe_widths, *self.fde_widths)
+        if not all(isinstance(n, int) and n > 0 for n in widths) or not self.fde_widths:
+            raise InputError(f"channels, stride and widths must be positive integers: {self}")
         if self.stride not in (1, 2, 4, 8):
             raise InputError(
                 f"a tap with stride {self.stride} cannot be corrected: one position covers more "
@@ -51,19 +54,20 @@ class AfdConfig:
             )
         if self.activation not in ACTIVATIONS:
             raise InputError(f"unknown activation {self.activation!r}")
-        if min(self.channels, *self.fe_widths, *self.fde_widths) < 1:
-            raise InputError(f"widths must be positive: {self}")
+        levels = _halvings(self.stride) or 1 if self.architecture == "mobile" else 3
+        if len(self.fe_widths) != levels:
+            raise InputError(f"FE-Net needs {levels} widths here: {self}")
         if self.architecture == "mobile" and self.fe_widths[-1] != self.fde_widths[-1]:
             raise InputError(f"the map must have as many channels as FE-Net's inside: {self}")
 
     @classmethod
     def preset(cls, name: str, *, channels: int, stride: int, activation: str) -> AfdConfig:
         """The named preset for a tap of this shape."""
+        fe_widths: tuple[int, ...]
         if name == "paper":
             fe_widths, fde_widths = (16, 32, 64), (128, 64, 32)
         elif name == "mobile":
-            halvings = int(math.log2(BLOCK / stride)) if stride in (1, 2, 4, 8) else 0
-            fe_widths = {0: (40,), 1: (40,), 2: (16, 40), 3: (8, 16, 40)}[halvings]
+            fe_widths = {0: (40,), 1: (40,), 2: (16, 40), 3: (8, 16, 40)}[_halvings(stride)]
             fde_widths = (32, 32, 40)
         else:
             raise UsageError(f"unknown preset {name!r}; presets: {', '.join(PRESETS)}")
@@ -77,7 +81,15 @@ class AfdConfig:
             raise InputError(
                 f"AFD configuration with keys {sorted(values)}, expected {sorted(names)}"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        unpacked: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**unpacked)
+
+
+def _halvings(stride: int) -> int:
+    """Strided convolutions from a tap to the block's scale; 0 where none fits."""
+    return int(math.log2(BLOCK / stride)) if stride in (1, 2, 4, 8) else 0
 
 
 class AfdModule(nn.Module):

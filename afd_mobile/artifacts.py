@@ -71,11 +71,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}; export again with afd-export") from error
-    if manifest.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(
-            f"{path} has schema version {manifest.get('schema_version')}, expected {SCHEMA_VERSION}"
-        )
-    return manifest
+    found = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if found != SCHEMA_VERSION:
+        raise InputError(f"{path} has schema version {found}, expected {SCHEMA_VERSION}")
+    result: dict[str, Any] = manifest
+    return result

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from afd_mobile.checkpoint import load_strictly, read_state_dict
 from afd_mobile.dct import BLOCK
 from afd_mobile.errors import InputError, UsageError
+from afd_mobile.fusion import Reparameterizable
 from afd_mobile.resources import models_dir
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -225,14 +226,14 @@ def _timm_source(name: str) -> _Source:
 
 def _factory_source(name: str) -> _Source:
     module_name, _, attribute = name.partition(":")
-    sys.path.insert(0, os.getcwd())  # console scripts do not look there by themselves
+    sys.path.insert(0, str(Path.cwd()))  # console scripts do not look there by themselves
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
         model = factory()
     except Exception as error:
         raise InputError(f"backbone factory {name} failed: {error!r}") from error
     finally:
-        sys.path.remove(os.getcwd())
+        sys.path.remove(str(Path.cwd()))
     if not isinstance(model, nn.Module):
         raise InputError(f"backbone factory {name} returned {type(model).__name__}, no nn.Module")
     return _Source(name, lambda _: model, IMAGENET_MEAN, IMAGENET_STD, 224, None)
@@ -284,7 +285,7 @@ def _find_weights(source: _Source, weights: str) -> tuple[dict[str, Tensor] | No
 def _without_in_place(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False  # the tapped features must survive the tail
+            setattr(module, "inplace", False)  # noqa: B010 - the tapped features must survive the tail
     return model
 
 
@@ -298,7 +299,7 @@ def _tracer() -> Any:
         """torchvision's node names; layers and re-parameterisable blocks stay whole."""
 
         def is_leaf_module(self, m: nn.Module, qualname: str) -> bool:
-            whole = hasattr(m, "reparameterize") or type(m).__module__.startswith("timm.layers")
+            whole = isinstance(m, Reparameterizable) or type(m).__module__.startswith("timm.layers")
             return whole or bool(super().is_leaf_module(m, qualname))
 
     return Tracer(leaf_modules=[])

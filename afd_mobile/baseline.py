@@ -54,7 +54,7 @@ class BorderCorrectedConv(nn.Module):
 
     outside: Tensor
 
-    def __init__(self, conv: nn.Conv2d, outside: Tensor) -> None:
+    def __init__(self, conv: nn.Module, outside: Tensor) -> None:
         super().__init__()
         self.conv = conv
         self.register_buffer("outside", outside)
@@ -109,7 +109,8 @@ class BaselineFdeNet(FdeNet):
 
 
 class FusedBaselineFdeNet(nn.Module):
-    def __init__(self, stages: nn.Sequential) -> None:
+    def __init__(self, stages: nn.Module) -> None:
+        assert isinstance(stages, nn.Sequential)
         super().__init__()
         self.stages = stages
 
@@ -164,6 +165,7 @@ def from_published_layout(
             "this is the authors' published key layout, but of another network: "
             f"missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}"
         )
+    _check_shapes(published)
     state = {ours: published[theirs] for theirs, ours in fe_keys.items()}
     first_weight, first_bias = _rebased_first_stage(published)
     state["fde_net.stages.0.weight"], state["fde_net.stages.0.bias"] = first_weight, first_bias
@@ -173,6 +175,30 @@ def from_published_layout(
     fe_widths = tuple(len(published[f"fdm.{b}.conv1_1.bias"]) for b in ("inc", "down1", "down2"))
     fde_widths = tuple(len(published[f"guide.{i}.bias"]) for i in (0, 2, 5))
     return len(published["fdm.outc.conv1_1.bias"]), fe_widths, fde_widths, state
+
+
+def _check_shapes(published: Mapping[str, Tensor]) -> None:
+    """Of what is computed with before the strict load sees it; None is any size."""
+    expected: dict[str, tuple[int | None, ...]] = {
+        "reverse.weight": (3, 3, 1, 1),
+        "reverse.bias": (3,),
+        "rgb2ycbcr.weight": (3, 3, 1, 1),
+        "rgb2ycbcr.bias": (3,),
+        "dct_conv.weight": (dct.BLOCK**2, 1, dct.BLOCK, dct.BLOCK),
+        "guide.0.weight": (None, dct.CHANNELS, 1, 1),
+        **{f"guide.{i}.bias": (None,) for i in (0, 2, 5)},
+        **{f"fdm.{block}.conv1_1.bias": (None,) for block in _BLOCKS},
+    }
+    wrong = [
+        f"{key} has shape {tuple(published[key].shape)}, expected {shape}"
+        for key, shape in expected.items()
+        if len(published[key].shape) != len(shape)
+        or any(e not in (None, n) for e, n in zip(shape, published[key].shape, strict=True))
+    ]
+    if len(published["guide.0.weight"]) != len(published["guide.0.bias"]):
+        wrong.append("guide.0.weight and guide.0.bias have different numbers of channels")
+    if wrong:
+        raise InputError(f"the authors' published key layout, but {'; '.join(wrong)}")
 
 
 def _rebased_first_stage(published: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

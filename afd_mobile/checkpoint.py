@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -22,6 +23,8 @@ from afd_mobile.files import write_whole
 from afd_mobile.resources import models_dir
 
 FORMAT = "afd-mobile/1"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         config = AfdConfig("baseline", channels, 2, "relu", fe_widths, fde_widths)
         metadata = {}
     elif metadata.get("format") == FORMAT:
-        try:
-            config = AfdConfig.from_dict(json.loads(metadata["config"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}: broken AFD configuration in the metadata: {error}"
-            ) from error
+        config = _parsed(path, "configuration", lambda: _config(metadata))
     else:
         raise InputError(
             f"{path} is no AFD checkpoint (no {FORMAT} metadata, nor the authors' key layout); "
@@ -94,10 +92,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
     load_strictly(module, state, what=f"checkpoint {path}")
     return Checkpoint(
         module=module.eval().requires_grad_(False),
-        backbone=json.loads(metadata.get("backbone", "null")),
-        tap=json.loads(metadata.get("tap", "null")),
-        training=json.loads(metadata.get("training", "{}")),
+        backbone=_parsed(path, "backbone", lambda: json.loads(metadata.get("backbone", "null"))),
+        tap=_parsed(path, "tap", lambda: json.loads(metadata.get("tap", "null"))),
+        training=_parsed(path, "training", lambda: json.loads(metadata.get("training", "{}"))),
     )
+
+
+def _config(metadata: Mapping[str, str]) -> AfdConfig:
+    return AfdConfig.from_dict(json.loads(metadata["config"]))
+
+
+def _parsed(path: Path, what: str, parse: Callable[[], T]) -> T:
+    try:
+        return parse()
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: broken {what} in the metadata: {error}") from error
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -111,13 +120,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle's protocol
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is corrupt, or holds more than weights and was not unpickled; "
             "save the state_dict alone"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a corrupt file raises whatever the readers stumble over
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} cannot be read ({reason}); is it truncated?") from error
     while isinstance(content, dict) and not _is_flat(content):
@@ -125,7 +136,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if not isinstance(inner, dict):
             raise InputError(f"{path} holds no state dict of tensors")
         content = inner
-    if not isinstance(content, dict) or not content:
+    if not isinstance(content, dict) or not content or not all(isinstance(k, str) for k in content):
         raise InputError(f"{path} holds no state dict of tensors")
     return {key.removeprefix("module."): value for key, value in content.items()}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 
 from afd_mobile.degrade import QUALITIES, jpeg
@@ -40,7 +40,7 @@ def read_image(path: Path) -> RGB:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
         raise InputError(f"cannot read picture {path}: {error}") from error
 
 

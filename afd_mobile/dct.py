@@ -36,7 +36,7 @@ def dct_matrix(size: int = BLOCK) -> Tensor:
 
 
 def coefficient_scale() -> Tensor:
-    """The fixed factor of every coefficient, (3, 8, 8) = component, vertical, horizontal frequency."""
+    """Every coefficient's fixed factor, (3, 8, 8): component, vertical, horizontal frequency."""
     u = torch.arange(BLOCK, dtype=torch.float64)
     rank = 1 + u[:, None] + u[None, :]
     return torch.stack([rank / Y_SPREAD, rank / C_SPREAD, rank / C_SPREAD])

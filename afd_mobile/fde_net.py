@@ -31,7 +31,7 @@ class FdeNet(nn.Module):
         drift_map: Tensor = self.stages(self.dct(image))
         return drift_map
 
-    def fused(self) -> nn.Sequential:
+    def fused(self) -> nn.Module:
         """The same with everything linear before the first ReLU as one 8x8 convolution, stride 8.
 
         192 coefficients times the first stage's width is 3 x 64 pixels times the same width, so

@@ -6,7 +6,7 @@ The algebra (eq. 5 to 8 of the paper) is pure and differentiable, so training us
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,20 @@ from torch import Tensor, nn
 from afd_mobile.errors import UsageError
 
 M = TypeVar("M", bound=nn.Module)
+
+
+@runtime_checkable
+class Fusible(Protocol):
+    """A multi-branch module that knows its single-branch equivalent."""
+
+    def fused(self) -> nn.Module: ...
+
+
+@runtime_checkable
+class Reparameterizable(Protocol):
+    """timm's protocol: the block replaces its own branches."""
+
+    def reparameterize(self) -> None: ...
 
 
 def merge_1x1_3x3(w1: Tensor, b1: Tensor, w3: Tensor, b3: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +63,7 @@ def compose_1x1(w1: Tensor, b1: Tensor, kernel: Tensor, bias: Tensor) -> tuple[T
 
 
 def convolution(kernel: Tensor, bias: Tensor, *, stride: int, padding: int) -> nn.Conv2d:
-    """The one constructor of every fused convolution. kernel: (C_out, C_in, k, k), bias: (C_out,)."""
+    """The one constructor of fused convolutions. kernel: (C_out, C_in, k, k), bias: (C_out,)."""
     c_out, c_in, k, _ = kernel.shape
     fused = nn.Conv2d(
         c_in, c_out, k, stride=stride, padding=padding, device=kernel.device, dtype=kernel.dtype
@@ -73,13 +87,13 @@ def fuse(module: M) -> M:
     """
     if any(m.training for m in module.modules()):
         raise UsageError("cannot fuse a module in training mode; call .eval() first")
-    return _fuse_in_place(copy.deepcopy(module)).eval()
+    return cast(M, _fuse_in_place(copy.deepcopy(module)).eval())
 
 
-def _fuse_in_place(module: nn.Module):  # type: ignore[no-untyped-def]
-    if hasattr(module, "fused"):
+def _fuse_in_place(module: nn.Module) -> nn.Module:
+    if isinstance(module, Fusible):
         return module.fused()
-    if hasattr(module, "reparameterize"):
+    if isinstance(module, Reparameterizable):
         module.reparameterize()
         return module
     for name, child in module.named_children():

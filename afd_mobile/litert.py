@@ -99,7 +99,7 @@ def _quantize(values: NDArray[np.float32], contract: TensorContract) -> NDArray[
         return values.astype(np.float32)
     limits = np.iinfo(contract.dtype)
     steps = np.round(values / contract.scale) + contract.zero_point
-    return np.clip(steps, limits.min, limits.max).astype(contract.dtype)
+    return np.asarray(np.clip(steps, limits.min, limits.max).astype(contract.dtype))
 
 
 def _dequantize(values: NDArray[Any], contract: TensorContract) -> NDArray[np.float32]:

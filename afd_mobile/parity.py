@@ -102,8 +102,14 @@ def compare(
         mean_abs_error=float(error.mean()),
         range=float(r.max() - r.min()),
         min_cosine=float(cosine.min()),
-        snr_db=10 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else None,
+        snr_db=_decibels(signal, noise),
         top1_agreement=None if differs is None else 1 - len(differs) / len(r),
         worst_picture=int(error.max(axis=1).argmax()),
         disagreeing_pictures=() if differs is None else tuple(int(i) for i in differs),
     )
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    if noise == 0:
+        return None
+    return 10 * float(np.log10(signal / noise)) if signal > 0 else float("-inf")

@@ -49,7 +49,8 @@ class RepConv(nn.Module):
             kernel, bias = self.kernel_and_bias()
             return conv2d(x, kernel, bias, stride=self.stride, padding=1)
         first: Tensor = self.branch_1x1_3x3(pad(x, (1, 1, 1, 1)))
-        return first + self.branch_3x3_1x1(x) + self.branch_1x1(x)
+        others: Tensor = self.branch_3x3_1x1(x) + self.branch_1x1(x)
+        return first + others
 
     def reset_to_zero(self) -> None:
         """Makes the output zero, with gradients that are not: where a residual starts."""
@@ -57,7 +58,7 @@ class RepConv(nn.Module):
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
 
-    def fused(self) -> nn.Conv2d:
+    def fused(self) -> nn.Module:
         """The single 3x3 convolution for deployment."""
         return fusion.convolution(*self.kernel_and_bias(), stride=self.stride, padding=1)
 

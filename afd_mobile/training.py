@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -105,10 +107,18 @@ def train(
         read_image(path)
     module.train()
     optimizer = recipe.optimizer(module.parameters(), lr=recipe.learning_rate)  # type: ignore[call-arg]
-    average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema or 0.0))
+    ema = get_ema_multi_avg_fn(recipe.ema or 0.0)  # type: ignore[no-untyped-call]
+    average = AveragedModel(module, multi_avg_fn=ema)
     start = 0
+    identity = {
+        **settings.as_dict(),
+        "config": json.dumps(dataclasses.asdict(module.config)),
+        "backbone": backbone.name,
+        "tap": backbone.tap,
+        "pictures": hashlib.sha256("\n".join(p.name for p in images).encode()).hexdigest(),
+    }
     if resume:
-        start = _load_state(state_path, settings, module, optimizer, average)
+        start = _load_state(state_path, identity, module, optimizer, average)
     loss_of = _OBJECTIVES[settings.objective](module, backbone, settings.crop)
     crops = CompressedCrops(
         images, settings.crop, clean_share=recipe.clean_share, seed=settings.seed
@@ -132,7 +142,7 @@ def train(
         if not math.isfinite(loss.item()):
             raise InputError(f"the loss became {loss.item()} at iteration {iteration}")
         if time.monotonic() - saved > SAVE_EVERY_S or iteration == iterations:
-            _save_state(state_path, settings, iteration, module, optimizer, average)
+            _save_state(state_path, identity, iteration, module, optimizer, average)
             saved = time.monotonic()
         smooth = loss.item() if iteration == start + 1 else 0.98 * smooth + 0.02 * loss.item()
         yield Progress(iteration, loss.item(), smooth)
@@ -250,7 +260,7 @@ def _collate(pairs: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> tuple[
 
 def _save_state(
     path: Path,
-    settings: Settings,
+    identity: dict[str, Any],
     iteration: int,
     module: AfdModule,
     optimizer: torch.optim.Optimizer,
@@ -258,7 +268,7 @@ def _save_state(
 ) -> None:
     buffer = io.BytesIO()
     state = {
-        "settings": settings.as_dict(),
+        "identity": identity,
         "iteration": iteration,
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -270,22 +280,26 @@ def _save_state(
 
 def _load_state(
     path: Path,
-    settings: Settings,
+    identity: dict[str, Any],
     module: AfdModule,
     optimizer: torch.optim.Optimizer,
     average: AveragedModel,
 ) -> int:
     """The iteration that the state was saved after."""
+    if not path.is_file():
+        raise InputError(f"nothing to resume: no {path}; start without --resume")
     try:
         state = torch.load(path, weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"nothing to resume: no {path}; start without --resume") from error
-    except Exception as error:  # a truncated file raises whatever the reader stumbles over
+        saved, iteration = state["identity"], int(state["iteration"])
+    except Exception as error:  # a broken file raises whatever the reader stumbles over
         raise InputError(f"{path} cannot be read; delete it and start without --resume") from error
-    if state["settings"] != settings.as_dict():
-        raise InputError(f"{path} was saved with {state['settings']}, not {settings.as_dict()}")
+    other = [k for k in identity if saved.get(k) != identity[k]]
+    if other:
+        raise InputError(
+            f"{path} is of another run: "
+            + "; ".join(f"{k} {saved.get(k)}, now {identity[k]}" for k in other)
+        )
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     average.load_state_dict(state["average"])
-    iteration: int = state["iteration"]
     return iteration

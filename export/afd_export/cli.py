@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afd_mobile import __version__
-from afd_mobile.artifacts import InputRange, Precision, Scope, to_json
+from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, to_json
 from afd_mobile.command import EXIT_CODES, positive, run_command
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ def _summary(result: ExportResult) -> str:
         for entry in result.manifest["files"]
         if not entry["path"].startswith("golden/")
     ]
+    lines.append(f"  {result.folder}/{MANIFEST}")
     return "\n".join(lines)
 
 

@@ -133,7 +133,9 @@ def as_input(
     """(N, S, S, 3) float32 in the graph's input range."""
     images = np.stack([p.rgb for p in pictures]).astype(np.float32)
     if input_range is InputRange.NORMALIZED:
-        images = (images / np.float32(255) - np.float32(mean)) / np.float32(std)
+        images = (images / np.float32(255) - np.asarray(mean, np.float32)) / np.asarray(
+            std, np.float32
+        )
     return images
 
 

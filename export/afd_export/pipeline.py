@@ -260,7 +260,7 @@ def _published_whole(folder: Path, *, force: bool) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
-            dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True
+            dir=folder.parent.resolve(), prefix=f".{folder.name}-", ignore_cleanup_errors=True
         ) as temporary:
             work = Path(temporary) / "new"
             work.mkdir()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from afd_export.worker import forbid_network
+from afd_export.worker import forbid_network, save_array
 from afd_mobile.artifacts import INPUT_NAME, Precision
 from afd_mobile.litert import operation_outputs
 
@@ -70,10 +70,8 @@ def _to_saved_model(onnx_path: Path, output_name: str) -> str:
     )
 
     # onnx2tf downloads this file for a check of its own if it is not there.
-    np.save(
-        "calibration_image_sample_data_20x128x128x3_float32.npy",
-        np.zeros((20, 128, 128, 3), np.float32),
-    )
+    sample = np.zeros((20, 128, 128, 3), np.float32)
+    save_array(Path("calibration_image_sample_data_20x128x128x3_float32.npy"), sample)
     model = onnx2tf.convert(
         input_onnx_file_path=str(onnx_path),
         output_folder_path="onnx2tf",

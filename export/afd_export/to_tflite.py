@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afd_export.recipes import Recipe
-from afd_export.worker import run_worker
+from afd_export.worker import run_worker, save_array
 from afd_mobile.artifacts import Precision
 from afd_mobile.errors import ConversionError
 from afd_mobile.litert import operators
@@ -35,7 +35,7 @@ def convert_tflite(
         ConversionError: the converter failed, or left an operator that phones do not take.
     """
     calibration_path = workdir / "calibration.npy"
-    np.save(calibration_path, calibration)
+    save_array(calibration_path, calibration)
     candidates = {
         recipe.precision: {
             workdir / f"{recipe.precision.value}-{first}-{last}.tflite": (first, last)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from afd_export.pictures import Picture
 from afd_mobile.errors import ParityError
@@ -41,7 +41,6 @@ class Judge:
     Args:
         reference: (N, ...) outputs of the multi-branch module in PyTorch.
         classify: whether they are logits.
-        top1_matters: false for random weights, whose classes mean nothing.
     """
 
     def __init__(
@@ -85,9 +84,8 @@ def check_contract(
 
 def run_torch(graph: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """images (N, S, S, 3) -> outputs (N, ...), in the order of PyTorch (NCHW)."""
-    batches: list[Tensor] = []
+    nchw = torch.from_numpy(images).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        for batch in torch.from_numpy(images).permute(0, 3, 1, 2).split(_BATCH):  # channels last
-            batches.append(graph(batch))
-    result: NDArray[np.float32] = torch.cat(batches).numpy()
+        outputs = [graph(nchw[i : i + _BATCH]) for i in range(0, len(nchw), _BATCH)]
+    result: NDArray[np.float32] = torch.cat(outputs).numpy()
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -9,6 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
 
 from afd_mobile.errors import ConversionError, OutputError
 
@@ -48,6 +52,13 @@ def run_worker(module: str, request: dict[str, Any], workdir: Path, *, timeout_s
         raise ConversionError(
             f"{module} failed with exit code {done.returncode}", chatter=done.stdout
         )
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """As `np.save`, whose own error on a full disk does not say so."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    path.write_bytes(buffer.getvalue())
 
 
 def forbid_network() -> None:

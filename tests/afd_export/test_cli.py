@@ -1,0 +1,415 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from afd_export import cli
+from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.checkpoint import FORMAT, Checkpoint, save_checkpoint
+from tests.afd_export.conftest import RANDOM, TINY, command_line, environment
+
+ERROR = "afd-export: error: "
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that says what is wrong; nothing but notes may stand beside it."""
+        lines = [
+            line for line in self.err.splitlines() if not line.startswith(("note: ", "INFO: "))
+        ]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith(ERROR), self.err
+        return lines[0].removeprefix(ERROR)
+
+
+Afd = Callable[..., Outcome]
+
+
+@pytest.fixture
+def afd(
+    in_tiny_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Afd]:
+    """The command line in this process: spares every case the imports."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["afd-export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capfd.readouterr()
+        assert isinstance(caught.value.code, int)
+        return Outcome(caught.value.code, captured.out, captured.err)
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Path:
+    """An empty folder that must be empty after every failure."""
+    folder = tmp_path / "parent"
+    folder.mkdir()
+    return folder
+
+
+def make_module() -> AfdModule:
+    return AfdModule(AfdConfig.preset("mobile", channels=16, stride=2, activation="relu"))
+
+
+def write_checkpoint(
+    path: Path, *, backbone: str | None = "tinynet:make", tap: str = "act1"
+) -> Path:
+    save_checkpoint(path, Checkpoint(make_module(), backbone, tap, {}))
+    return path
+
+
+# --- imports and usage ---------------------------------------------------------------------------
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    program = (
+        "import afd_export.cli, sys; "
+        "print(*{'torch', 'tensorflow', 'onnx', 'numpy', 'torchvision'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_help_lists_the_exit_codes(afd: Afd) -> None:
+    outcome = afd("--help")
+    assert outcome.code == 0
+    for line in ("exit codes:", "4 parity", "130 interrupted", "float32 float16 dynamic int8"):
+        assert line in outcome.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--precision", "int4"),
+        ("--precision",),
+        ("--scope", "logits"),
+        ("--input", "bgr"),
+        ("--preset", "huge"),
+        ("--input-size", "0"),
+        ("--input-size", "sixty"),
+        ("--mean", "0.5"),
+        ("--no-such-option",),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_option_ends_with_2(afd: Afd, arguments: tuple[str, ...]) -> None:
+    outcome = afd(*arguments)
+    assert outcome.code == 2
+    assert ERROR in outcome.err
+    assert arguments[0] in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--checkpoint", "random"), "give --backbone NAME"),
+        (("--checkpoint", "none"), "give --backbone NAME"),
+        ((*RANDOM, "--input-size", "60"), "use --input-size 56 or 64"),
+        (("--checkpoint", "random", "--backbone", "tinynet:make", *TINY[2:4]), "--tap NODE"),
+    ],
+)
+def test_options_that_do_not_go_together_end_with_2(
+    afd: Afd, parent: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    outcome = afd(*arguments, "--out", parent / "out")
+    assert outcome.code == 2
+    assert message in outcome.error
+    assert not list(parent.iterdir())
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+class Malicious:
+    """Unpickling it writes a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+def broken_checkpoint(how: str, folder: Path) -> Path:
+    path = folder / (how + (".safetensors" if "safetensors" in how else ".pth"))
+    whole = folder / "whole.safetensors"
+    write_checkpoint(whole)
+    module = make_module()
+    config = json.dumps(dataclasses.asdict(module.config))
+    torch.save(module.state_dict(), folder / "whole.pth")
+    content = (folder / ("whole" + path.suffix)).read_bytes()
+    match how:
+        case "truncated-safetensors" | "truncated-pth":
+            path.write_bytes(content[: len(content) // 2])
+        case "empty-safetensors" | "empty-pth":
+            path.write_bytes(b"")
+        case "garbage-safetensors" | "garbage-pth":
+            path.write_bytes(b"no weights at all, but some text\n" * 9)
+        case "malicious-pickle":
+            path.write_bytes(pickle.dumps(Malicious(folder / "executed")))
+        case "malicious-zip":
+            torch.save({"state_dict": Malicious(folder / "executed")}, path)
+        case "other-network":
+            torch.save({"layer.weight": torch.zeros(3)}, path)
+        case "numbered-keys":
+            torch.save({0: torch.zeros(3)}, path)
+        case "broken-metadata-safetensors":
+            metadata = {"format": FORMAT, "config": config, "backbone": "no JSON"}
+            path.write_bytes(save(module.state_dict(), metadata))
+        case "no-state-dict":
+            torch.save([1, 2, 3], path)
+        case _:
+            raise AssertionError(how)
+    return path
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "truncated-safetensors",
+        "empty-safetensors",
+        "garbage-safetensors",
+        "truncated-pth",
+        "empty-pth",
+        "garbage-pth",
+        "malicious-pickle",
+        "malicious-zip",
+        "other-network",
+        "numbered-keys",
+        "broken-metadata-safetensors",
+        "no-state-dict",
+    ],
+)
+def test_a_broken_checkpoint_ends_with_3(afd: Afd, tmp_path: Path, parent: Path, how: str) -> None:
+    path = broken_checkpoint(how, tmp_path)
+    outcome = afd("--checkpoint", path, *TINY, "--out", parent / "out")
+    assert outcome.code == 3
+    assert str(path) in outcome.error
+    assert not (tmp_path / "executed").exists()
+    assert not list(parent.iterdir())
+
+
+def test_the_malicious_pickle_would_have_worked(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Malicious(tmp_path / "executed")))
+    assert (tmp_path / "executed").exists()
+
+
+def test_a_missing_checkpoint_ends_with_3(afd: Afd, parent: Path) -> None:
+    outcome = afd("--checkpoint", "no-such-thing", "--out", parent / "out")
+    assert outcome.code == 3
+    assert "no checkpoint 'no-such-thing'" in outcome.error
+    assert not list(parent.iterdir())
+
+
+def test_a_checkpoint_for_another_backbone_ends_with_3(
+    afd: Afd, tmp_path: Path, parent: Path
+) -> None:
+    path = write_checkpoint(tmp_path / "mine.safetensors", backbone="resnet50")
+    outcome = afd("--checkpoint", path, *TINY, "--out", parent / "out")
+    assert outcome.code == 3
+    assert f"{path} was trained for backbone resnet50, not tinynet:make" in outcome.error
+    assert not list(parent.iterdir())
+
+
+def test_a_checkpoint_for_another_tap_ends_with_3(afd: Afd, tmp_path: Path, parent: Path) -> None:
+    path = write_checkpoint(tmp_path / "mine.safetensors", tap="act2")
+    outcome = afd("--checkpoint", path, *TINY, "--out", parent / "out")
+    assert outcome.code == 3
+    assert "was trained for tap act2, not act1" in outcome.error
+
+
+def test_a_checkpoint_for_other_channels_ends_with_3(
+    afd: Afd, tmp_path: Path, parent: Path
+) -> None:
+    path = write_checkpoint(tmp_path / "mine.safetensors", tap="act3")
+    arguments = [*TINY]
+    arguments[arguments.index("act1")] = "act3"
+    outcome = afd("--checkpoint", path, *arguments, "--out", parent / "out")
+    assert outcome.code == 3
+    assert "channels 16, but tap act3 of tinynet:make has 32" in outcome.error
+    assert not list(parent.iterdir())
+
+
+# --- backbones -----------------------------------------------------------------------------------
+
+
+def test_a_wrong_tap_ends_with_3_and_the_nearest_names(afd: Afd, parent: Path) -> None:
+    arguments = [*RANDOM]
+    arguments[arguments.index("act1")] = "act9"
+    outcome = afd(*arguments, "--out", parent / "out")
+    assert outcome.code == 3
+    assert "no node 'act9'" in outcome.error
+    nearest = outcome.error.partition("nearest: ")[2]
+    assert set(nearest.split(", ")) == {"act1", "act2", "act3"}
+    assert not list(parent.iterdir())
+
+
+def test_a_tap_behind_the_feature_maps_ends_with_3(afd: Afd, parent: Path) -> None:
+    arguments = [*RANDOM]
+    arguments[arguments.index("act1")] = "flatten"
+    outcome = afd(*arguments, "--out", parent / "out")
+    assert outcome.code == 3
+    assert "choose an earlier --tap" in outcome.error
+
+
+@pytest.mark.parametrize("name", ["no_such_module:make", "tinynet:no_such_factory", "tinynet:nn"])
+def test_a_broken_factory_ends_with_3(afd: Afd, parent: Path, name: str) -> None:
+    outcome = afd("--checkpoint", "random", "--backbone", name, "--out", parent / "out")
+    assert outcome.code == 3
+    assert f"backbone factory {name} failed" in outcome.error
+    assert not list(parent.iterdir())
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such image folder"),
+        ({}, "no pictures"),
+        ({"readme.txt": b"text"}, "no pictures"),
+        ({"a.png": b"", "b.jpg": b"text"}, "none of the pictures"),
+    ],
+    ids=["missing", "empty", "no-pictures", "unreadable"],
+)
+def test_pictures_that_cannot_be_used_end_with_3(
+    afd: Afd, tmp_path: Path, parent: Path, content: dict[str, bytes] | None, message: str
+) -> None:
+    images = tmp_path / "images"
+    if content is not None:
+        images.mkdir()
+        for name, data in content.items():
+            (images / name).write_bytes(data)
+    outcome = afd(*RANDOM, "--images", images, "--out", parent / "out")
+    assert outcome.code == 3
+    assert message in outcome.error
+    assert str(images) in outcome.error
+    assert not list(parent.iterdir())
+
+
+# --- output --------------------------------------------------------------------------------------
+
+
+def test_an_existing_output_ends_with_6_and_stays(afd: Afd, parent: Path) -> None:
+    (parent / "out").mkdir()
+    (parent / "out" / "manifest.json").write_text("mine", encoding="utf-8")
+    outcome = afd(*RANDOM, "--out", parent / "out")
+    assert outcome.code == 6
+    assert "use --force" in outcome.error
+    assert tree(parent) == {"out/manifest.json": b"mine"}
+
+
+def test_force_does_not_replace_what_is_no_export(afd: Afd, parent: Path) -> None:
+    (parent / "out").mkdir()
+    (parent / "out" / "thesis.tex").write_text("mine", encoding="utf-8")
+    outcome = afd(*RANDOM, "--force", "--out", parent / "out")
+    assert outcome.code == 6
+    assert "no export folder" in outcome.error
+    assert tree(parent) == {"out/thesis.tex": b"mine"}
+
+
+def test_force_keeps_the_old_export_if_the_new_one_fails(
+    afd: Afd, tmp_path: Path, parent: Path
+) -> None:
+    (parent / "out").mkdir()
+    (parent / "out" / "manifest.json").write_text("old", encoding="utf-8")
+    outcome = afd(*RANDOM, "--force", "--images", tmp_path / "none", "--out", parent / "out")
+    assert outcome.code == 3
+    assert tree(parent) == {"out/manifest.json": b"old"}
+
+
+@pytest.mark.parametrize("below", ["out", "deep/out"])
+def test_a_file_in_the_way_ends_with_6(afd: Afd, parent: Path, below: str) -> None:
+    (parent / "file").write_text("mine", encoding="utf-8")
+    outcome = afd(*RANDOM, "--out", parent / "file" / below)
+    assert outcome.code == 6
+    assert f"cannot write {parent / 'file' / below}" in outcome.error
+    assert tree(parent) == {"file": b"mine"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.parametrize(
+    "megabytes", [0.1, 0.5, 6], ids=["at-onnx", "at-calibration", "in-the-converter"]
+)
+def test_a_full_disk_ends_with_6(afd: Afd, tmp_path: Path, megabytes: float) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(megabytes * 1e6)}", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, timeout=10, check=False).returncode:
+        pytest.skip("no permission to mount a small file system")
+    try:
+        outcome = afd("--fuse", *RANDOM, "--precision", "float32", "--out", disk / "out")
+        assert outcome.code == 6
+        assert re.search("disk is full|No space left", outcome.error)
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], timeout=10, check=True)
+
+
+# --- interruption --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "after"),
+    [(signal.SIGINT, "multi-branch"), (signal.SIGTERM, "multi-branch"), (signal.SIGINT, "simpl")],
+    ids=["ctrl-c", "sigterm", "ctrl-c-in-the-converter"],
+)
+def test_an_interruption_leaves_nothing(
+    tiny_dir: Path, few_pictures: Path, parent: Path, number: signal.Signals, after: str
+) -> None:
+    arguments = ("--fuse", *RANDOM, "--images", few_pictures, "--out", parent / "out")
+    with subprocess.Popen(
+        command_line(*arguments),
+        cwd=tiny_dir,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        for line in process.stdout:
+            if line.startswith(after):
+                break
+        assert list(parent.iterdir())  # it was in the middle of writing
+        process.send_signal(number)
+        process.wait(timeout=60)
+        errors = process.stderr.read().splitlines()
+    assert process.returncode == 130
+    assert [e for e in errors if not e.startswith("note: ")] == [
+        "afd-export: interrupted; nothing was published"
+    ]
+    assert not list(parent.iterdir())
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` and its content."""
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from afd_export.pictures import CONDITIONS, PictureSet, as_input, load_pictures, scikit_image_crops
+from afd_mobile.artifacts import InputRange
+from afd_mobile.errors import InputError
+from tests.afd_export.conftest import write_pictures
+
+SIZE = 64
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    folder = tmp_path / "large"
+    write_pictures(folder, 40)
+    return folder
+
+
+def test_a_large_folder_is_split(large: Path) -> None:
+    pictures = load_pictures(large, SIZE)
+    verified = {p.name for p in pictures.verification}
+    calibrating = {p.name for p in pictures.calibration}
+    assert len(verified) == 24
+    assert len(calibrating) == 16
+    assert not verified & calibrating
+    assert pictures.source == "large"
+
+
+def test_every_picture_is_verified_in_all_six_conditions(large: Path) -> None:
+    pictures = load_pictures(large, SIZE).verification
+    assert len(CONDITIONS) == 6
+    assert len(pictures) == 24 * 6
+    for name in {p.name for p in pictures}:
+        assert {p.quality for p in pictures if p.name == name} == {None, 25, 18, 15, 10, 7}
+
+
+def test_calibration_sees_all_six_conditions(large: Path) -> None:
+    assert {p.quality for p in load_pictures(large, SIZE).calibration} == set(CONDITIONS)
+
+
+def test_a_worse_quality_is_farther_from_the_clean_picture(large: Path) -> None:
+    by_quality = {p.quality: p.rgb.astype(float) for p in load_pictures(large, SIZE).verification}
+    errors = {q: np.abs(rgb - by_quality[None]).mean() for q, rgb in by_quality.items()}
+    assert errors[None] == 0 < errors[25] < errors[7]
+
+
+def test_the_same_folder_gives_the_same_pictures(large: Path) -> None:
+    assert_equal(load_pictures(large, SIZE), load_pictures(large, SIZE))
+
+
+def test_the_built_in_photographs_are_always_the_same() -> None:
+    first, second = load_pictures(None, SIZE), load_pictures(None, SIZE)
+    assert_equal(first, second)
+    assert first.source == "scikit-image"
+    assert len(first.verification) == 6 * len(scikit_image_crops(SIZE))
+    assert all(p.rgb.shape == (SIZE, SIZE, 3) for p in first.verification)
+    names = [p.label for p in first.verification]
+    assert len(names) == len(set(names))
+
+
+def test_a_small_folder_calibrates_on_what_it_verifies(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "small", 2)
+    pictures = load_pictures(tmp_path / "small", SIZE)
+    assert {p.name for p in pictures.calibration} == {p.name for p in pictures.verification}
+    # Repeated pictures meet different conditions.
+    seen = [(p.name, p.quality) for p in pictures.calibration]
+    assert len(seen) == 8
+    assert len(set(seen)) > 2
+
+
+def test_pictures_in_subfolders_are_named_by_their_path(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "all" / "cats", 1)
+    (picture, *_) = load_pictures(tmp_path / "all", SIZE).verification
+    assert picture.label == "cats/000.png (clean)"
+
+
+def test_an_unreadable_picture_is_named_and_left_out(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 3)
+    whole = (tmp_path / "001.png").read_bytes()
+    (tmp_path / "001.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("no picture", encoding="utf-8")
+    pictures = load_pictures(tmp_path, SIZE)
+    assert {p.name for p in pictures.verification} == {"000.png", "002.png"}
+    assert len(pictures.unreadable) == 2
+    assert "001.png" in pictures.unreadable[0]
+    assert "text.jpg" in pictures.unreadable[1]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "avif"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_truncated_picture_of_any_kind_is_left_out(
+    tmp_path: Path, suffix: str, share: float
+) -> None:
+    write_pictures(tmp_path, 1)
+    whole = tmp_path / f"whole.{suffix}"
+    Image.open(tmp_path / "000.png").save(whole)
+    content = whole.read_bytes()
+    whole.unlink()
+    (tmp_path / f"cut.{suffix}").write_bytes(content[: int(len(content) * share)])
+    pictures = load_pictures(tmp_path, SIZE)
+    assert {p.name for p in pictures.verification} == {"000.png"}
+    assert f"cut.{suffix}" in pictures.unreadable[0]
+
+
+def test_only_unreadable_pictures_are_an_error_that_names_the_first(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "b.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"none of the pictures .*a\.png"):
+        load_pictures(tmp_path, SIZE)
+
+
+def test_grey_palette_and_transparent_pictures_are_read_as_rgb(tmp_path: Path) -> None:
+    for mode in ("L", "P", "RGBA", "1", "CMYK"):
+        suffix = "jpg" if mode == "CMYK" else "png"
+        Image.new(mode, (70, 90)).save(tmp_path / f"{mode}.{suffix}")
+    pictures = load_pictures(tmp_path, SIZE)
+    assert pictures.unreadable == []
+    assert {p.rgb.shape for p in pictures.verification} == {(SIZE, SIZE, 3)}
+
+
+def test_as_input_normalises_only_when_asked(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 1)
+    pictures = load_pictures(tmp_path, SIZE).verification
+    mean, std = (0.5, 0.25, 0.125), (0.5, 0.25, 0.2)
+    raw = as_input(pictures, InputRange.RGB255, mean, std)
+    assert raw.dtype == np.float32
+    np.testing.assert_array_equal(raw[0], pictures[0].rgb)
+    normalized = as_input(pictures, InputRange.NORMALIZED, mean, std)
+    assert normalized.dtype == np.float32
+    expected = (pictures[0].rgb.astype(np.float64) / 255 - mean) / std
+    np.testing.assert_allclose(normalized[0], expected, atol=1e-6)
+
+
+def assert_equal(first: PictureSet, second: PictureSet) -> None:
+    for ours, theirs in (
+        (first.verification, second.verification),
+        (first.calibration, second.calibration),
+    ):
+        assert [p.label for p in ours] == [p.label for p in theirs]
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a.rgb, b.rgb)

@@ -1,0 +1,56 @@
+"""What several tests share: random weights, photographs, a repeatable seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import data
+from torch import nn
+
+Randomize = Callable[[nn.Module], None]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def photograph() -> NDArray[np.uint8]:
+    """(512, 512, 3)."""
+    return np.asarray(data.astronaut())
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory, photograph: NDArray[np.uint8]) -> Path:
+    """A folder of three small pictures, none of them square."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i, top in enumerate((0, 100, 250)):
+        crop = photograph[top : top + 96, 60 * i : 60 * i + 110 + i]
+        Image.fromarray(crop).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def randomize() -> Randomize:
+    """Biases and batch-norm statistics, which start at 0 and 1, become random."""
+
+    def fill(module: nn.Module) -> None:
+        with torch.no_grad():
+            for name, p in module.named_parameters():
+                if name.endswith("bias"):
+                    p.normal_(0, 0.3)
+            for m in module.modules():
+                if isinstance(m, nn.BatchNorm2d):
+                    assert m.running_mean is not None and m.running_var is not None
+                    m.running_mean.normal_(0, 0.2)
+                    m.running_var.uniform_(0.5, 1.5)
+                    m.weight.uniform_(0.5, 1.5)
+
+    return fill

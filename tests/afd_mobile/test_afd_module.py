@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from afd_mobile.afd_module import PRESETS, AfdConfig, AfdModule
+from afd_mobile.cost import cost_of
+from afd_mobile.errors import InputError, UsageError
+from afd_mobile.fusion import fuse
+
+BASELINE = AfdConfig("baseline", 64, 2, "relu", (16, 32, 64), (128, 64, 64))
+
+
+def preset(name: str, channels: int = 12, stride: int = 2, activation: str = "relu") -> AfdConfig:
+    return AfdConfig.preset(name, channels=channels, stride=stride, activation=activation)
+
+
+def inputs(channels: int, size: int, picture: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(1, channels, size, size), torch.rand(1, 3, picture, picture) * 255
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(
+    ("stride", "size", "picture"),
+    [(1, 64, 64), (2, 32, 64), (4, 16, 64), (8, 8, 64), (2, 111, 224)],
+)
+def test_output_has_the_features_shape(name: str, stride: int, size: int, picture: int) -> None:
+    module = AfdModule(preset(name, stride=stride)).eval()
+    features, image = inputs(12, size, picture)
+    with torch.no_grad():
+        expected = module(features, image)
+        assert expected.shape == features.shape
+        assert fuse(module)(features, image).shape == features.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "parameters", "multiply_adds"),
+    [("paper", 64, 120_000, 360_000_000), ("mobile", 32, 120_000, 60_000_000)],
+)
+def test_the_fused_module_keeps_its_budget(
+    name: str, channels: int, parameters: int, multiply_adds: int
+) -> None:
+    fused = fuse(AfdModule(preset(name, channels)).eval())
+    cost = cost_of(fused, *inputs(channels, 112, 224))
+    assert cost.parameters <= parameters
+    assert cost.multiply_adds <= multiply_adds
+
+
+@pytest.mark.parametrize("config", [preset("paper"), preset("mobile"), BASELINE])
+@pytest.mark.parametrize("activation", ["identity", "relu", "relu6"])
+def test_reset_to_identity_leaves_the_activation_alone(config: AfdConfig, activation: str) -> None:
+    config = dataclasses.replace(config, activation=activation)
+    module = AfdModule(config).eval()
+    features, image = inputs(config.channels, 16, 32)
+    features *= 5
+    apply = {"identity": nn.Identity(), "relu": nn.ReLU(), "relu6": nn.ReLU6()}[activation]
+    with torch.no_grad():
+        assert not torch.equal(module(features, image), apply(features))
+        module.reset_to_identity()
+        assert torch.equal(module(features, image), apply(features))
+
+
+@pytest.mark.parametrize("config", [preset("paper"), preset("mobile"), BASELINE])
+def test_multi_branch_and_fused_agree(
+    config: AfdConfig, randomize: Callable[[nn.Module], None]
+) -> None:
+    module = AfdModule(config).eval()
+    randomize(module)
+    features, image = inputs(config.channels, 32, 64)
+    with torch.no_grad():
+        expected, actual = module(features, image), fuse(module)(features, image)
+    assert (expected - features.relu()).abs().max() > 1e-2
+    assert (actual - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
+
+
+@pytest.mark.parametrize("config", [preset("paper"), preset("mobile", 7, 8), BASELINE])
+def test_configuration_survives_json(config: AfdConfig) -> None:
+    text = json.dumps(dataclasses.asdict(config))
+    assert AfdConfig.from_dict(json.loads(text)) == config
+
+
+def test_unknown_and_missing_keys_are_refused() -> None:
+    values = dataclasses.asdict(preset("paper"))
+    with pytest.raises(InputError, match="depth"):
+        AfdConfig.from_dict({**values, "depth": 3})
+    del values["stride"]
+    with pytest.raises(InputError, match="stride"):
+        AfdConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stride": 16}, "stride 16"),
+        ({"stride": 3}, "stride 3"),
+        ({"activation": "gelu"}, "gelu"),
+        ({"architecture": "vit"}, "vit"),
+        ({"channels": 0}, "positive"),
+        ({"fe_widths": (16, -1)}, "positive"),
+        ({"fe_widths": (16, 32)}, "as many channels"),
+    ],
+)
+def test_impossible_configurations_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(preset("mobile"), **change)
+
+
+def test_unknown_preset_names_those_there_are() -> None:
+    with pytest.raises(UsageError, match="mobile, paper"):
+        preset("tiny")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from afd_mobile.artifacts import MANIFEST, SCHEMA_VERSION, Scope, Stage, read_manifest, to_json
+from afd_mobile.artifacts import sha256 as file_sha256
+from afd_mobile.errors import InputError
+
+
+def test_sha256_of_a_known_text(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_sha256(tmp_path / "abc") == expected
+
+
+def test_json_is_readable_and_comes_back() -> None:
+    content = {"stage": Stage.ONNX, "größe": [1, 2.5, None]}
+    text = to_json(content).decode()
+    assert text.endswith("}\n") and "größe" in text
+    assert json.loads(text) == {"stage": "onnx", "größe": [1, 2.5, None]}
+
+
+def test_stages_are_in_order() -> None:
+    assert [s.value for s in Stage] == ["multi-branch", "fused", "onnx", "simplified", "tflite"]
+
+
+def test_outputs_are_named_after_what_they_are() -> None:
+    assert [s.output_name for s in Scope] == ["logits", "features"]
+
+
+def test_a_manifest_comes_back(tmp_path: Path) -> None:
+    manifest = {"schema_version": SCHEMA_VERSION, "files": ["ä"]}
+    (tmp_path / MANIFEST).write_bytes(to_json(manifest))
+    assert read_manifest(tmp_path) == manifest
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"", b"\xff\xfe", b'{"schema_version": 99}', b"{}", b"[1]", b"null"]
+)
+def test_a_broken_manifest_is_an_input_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(InputError, match=MANIFEST):
+        read_manifest(tmp_path)
+
+
+def test_a_missing_manifest_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="afd-export"):
+        read_manifest(tmp_path)

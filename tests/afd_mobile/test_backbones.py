@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torchvision import models
+
+from afd_mobile.backbones import NAMED_TAPS, Normalize, bundled_weights, load_backbone
+from afd_mobile.errors import InputError, UsageError
+
+TINY_NETWORK = """
+from torch import nn
+
+def make():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(4, 6))
+
+def fails():
+    raise RuntimeError("no such luck")
+
+def number():
+    return 3
+"""
+
+
+def resnet18_weights(path: Path, classes: int, seed: int = 5) -> nn.Module:
+    """Saves random weights to `path`; the network that has them."""
+    torch.manual_seed(seed)
+    model: nn.Module = models.resnet18(num_classes=classes).eval()
+    torch.save(model.state_dict(), path)
+    return model
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1"])
+def test_bundled_head_then_tail_is_the_whole_network_exactly(name: str) -> None:
+    whole: nn.Module = models.get_model(name, weights=None).eval()
+    whole.load_state_dict(load_file(bundled_weights(name)))
+    backbone = load_backbone(name)
+    assert (backbone.weights, backbone.trained, backbone.classes) == ("bundled", True, 1000)
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        features = backbone.head(x)
+        assert torch.equal(backbone.tail(features), whole(x))
+    assert features.shape == (1, backbone.channels, *[backbone.feature_size] * 2)
+    assert not any(p.requires_grad for p in backbone.tail.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "tap"), [(n, t) for n in ("resnet50", "repvgg_a2") for t in NAMED_TAPS[n]]
+)
+def test_every_named_tap_cuts_exactly(name: str, tap: str) -> None:
+    build: Callable[[], nn.Module] = {
+        "resnet50": lambda: models.get_model("resnet50", weights=None),
+        "repvgg_a2": lambda: timm.create_model("repvgg_a2", pretrained=False),
+    }[name]
+    torch.manual_seed(0)
+    whole = build().eval()
+    backbone = load_backbone(name, tap=tap, weights="random", input_size=64)
+    assert backbone.tap == NAMED_TAPS[name][tap]
+    assert not backbone.trained
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        features = backbone.head(x)
+        kept = features.clone()
+        assert torch.equal(backbone.tail(features), whole(x))
+    assert torch.equal(features, kept)  # nothing in the tail works in place
+    assert backbone.stride * backbone.feature_size == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "tap", "stride", "activation"),
+    [
+        ("mobilenet_v2", None, 2, "relu6"),
+        ("squeezenet1_1", None, 2, "relu"),
+        ("resnet50", "D1", 2, "identity"),
+        ("resnet50", None, 2, "relu"),
+        ("resnet50", "D3", 4, "relu"),
+        ("repvgg_a2", "D1", 2, "relu"),
+        ("repvgg_a2", "D4", 8, "relu"),
+    ],
+)
+def test_what_is_recorded_of_a_tap(
+    name: str, tap: str | None, stride: int, activation: str
+) -> None:
+    backbone = load_backbone(name, tap=tap, weights="random", input_size=64)
+    assert (backbone.stride, backbone.activation) == (stride, activation)
+
+
+def test_a_wrong_tap_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"no node 'layer1\.9'.*nearest: .*layer1\.") as caught:
+        load_backbone("resnet18", tap="layer1.9", weights="random", input_size=64)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tap_beside_a_skip_connection_is_refused() -> None:
+    with pytest.raises(InputError, match="skip connection"):
+        load_backbone("resnet18", tap="layer1.0.conv1", weights="random", input_size=64)
+
+
+def test_a_tap_that_is_no_feature_map_is_refused() -> None:
+    with pytest.raises(InputError, match="earlier --tap"):
+        load_backbone("resnet18", tap="fc", weights="random", input_size=64)
+
+
+def test_a_backbone_without_default_tap_asks_for_one() -> None:
+    with pytest.raises(UsageError, match="--tap"):
+        load_backbone("resnet18", weights="random", input_size=64)
+
+
+def test_an_unknown_backbone_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"'mobilenet_v22'.*mobilenet_v2"):
+        load_backbone("mobilenet_v22")
+
+
+def test_an_input_size_that_8_does_not_divide_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"100.*96 or 104"):
+        load_backbone("resnet18", tap="relu", weights="random", input_size=100)
+
+
+def test_random_weights_follow_the_seed() -> None:
+    a, b, c = (
+        load_backbone("resnet18", tap="relu", weights="random", input_size=64, seed=s).head
+        for s in (3, 3, 4)
+    )
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(a(x), b(x))
+        assert not torch.equal(a(x), c(x))
+
+
+@pytest.fixture
+def tiny_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the working directory, as a person would have it."""
+    (tmp_path / "tiny_network_of_mine.py").write_text(TINY_NETWORK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "tiny_network_of_mine", raising=False)
+    return "tiny_network_of_mine"
+
+
+def test_a_persons_own_factory(tiny_network: str) -> None:
+    path_before = list(sys.path)
+    backbone = load_backbone(
+        f"{tiny_network}:make", tap="1", input_size=32, mean=(0.1, 0.2, 0.3), std=(1, 2, 3)
+    )
+    assert (backbone.channels, backbone.classes, backbone.stride) == (4, 6, 2)
+    assert (backbone.activation, backbone.weights) == ("relu", "factory")
+    assert (backbone.mean, backbone.std) == ((0.1, 0.2, 0.3), (1, 2, 3))
+    assert sys.path == path_before
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [("fails", "no such luck"), ("number", "returned int"), ("absent", "absent")],
+)
+def test_a_factory_that_fails_is_an_input_error(
+    tiny_network: str, attribute: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_backbone(f"{tiny_network}:{attribute}", tap="1")
+
+
+def test_the_number_of_classes_comes_from_the_weights(tmp_path: Path) -> None:
+    whole = resnet18_weights(tmp_path / "mine.pth", classes=7)
+    backbone = load_backbone(
+        "resnet18", tap="relu", weights=str(tmp_path / "mine.pth"), input_size=64
+    )
+    assert backbone.classes == 7
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(backbone.tail(backbone.head(x)), whole(x))
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    resnet18_weights(tmp_path / "mine.pth", classes=7)
+    with pytest.raises(InputError, match=r"mine\.pth"):
+        load_backbone("resnet34", tap="relu", weights=str(tmp_path / "mine.pth"), input_size=64)
+    with pytest.raises(InputError, match=r"mine\.pth"):
+        load_backbone("mobilenet_v2", weights=str(tmp_path / "mine.pth"), input_size=64)
+
+
+def test_the_weights_folder_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = resnet18_weights(tmp_path / "resnet18.pth", classes=1000)
+    monkeypatch.setenv("AFD_WEIGHTS_DIR", str(tmp_path))
+    backbone = load_backbone("resnet18", tap="relu", input_size=64)
+    assert backbone.weights == str(tmp_path / "resnet18.pth") and backbone.trained
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(backbone.tail(backbone.head(x)), whole(x))
+
+
+def test_missing_weights_name_every_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("offline")
+
+    monkeypatch.setattr(socket.socket, "connect", offline)
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    monkeypatch.setenv("AFD_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        load_backbone("resnet18", tap="relu", input_size=64)
+    message = str(caught.value)
+    for part in (
+        "resnet18",
+        str(tmp_path / "resnet18.pth"),
+        "--backbone-weights FILE",
+        "$AFD_WEIGHTS_DIR",
+        "go online",
+        "--backbone-weights random",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_normalize() -> None:
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.5)
+    image = torch.tensor([0.0, 127.5, 255.0])[None, :, None, None]
+    out = Normalize(mean, std)(image).flatten()
+    torch.testing.assert_close(out, torch.tensor([-2.0, 0.0, 0.8]), rtol=0, atol=1e-6)

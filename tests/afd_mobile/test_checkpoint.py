@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.checkpoint import (
+    FORMAT,
+    Checkpoint,
+    find_checkpoint,
+    load_checkpoint,
+    load_strictly,
+    read_state_dict,
+    save_checkpoint,
+)
+from afd_mobile.errors import InputError
+from afd_mobile.resources import models_dir
+
+CONFIG = AfdConfig.preset("mobile", channels=8, stride=2, activation="relu6")
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    return Checkpoint(AfdModule(CONFIG), "mobilenet_v2", "features.0", {"iterations": 3})
+
+
+@pytest.fixture
+def path(tmp_path: Path, checkpoint: Checkpoint) -> Path:
+    save_checkpoint(tmp_path / "afd.safetensors", checkpoint)
+    return tmp_path / "afd.safetensors"
+
+
+def with_metadata(path: Path, **changes: str) -> None:
+    """Rewrites the checkpoint's metadata."""
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = dict(file.metadata())
+    save_file(read_state_dict(path), path, {**metadata, **changes})
+
+
+def with_state(path: Path, state: dict[str, Tensor]) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = dict(file.metadata())
+    save_file(state, path, metadata)
+
+
+def refusal(path: Path) -> str:
+    """The message that this file is refused with."""
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path)
+    message = str(caught.value)
+    assert "\n" not in message and path.name in message
+    return message
+
+
+def test_what_is_saved_comes_back(path: Path, checkpoint: Checkpoint) -> None:
+    loaded = load_checkpoint(path)
+    assert loaded.module.config == CONFIG
+    assert (loaded.backbone, loaded.tap) == ("mobilenet_v2", "features.0")
+    assert dict(loaded.training) == {"iterations": 3}
+    assert not loaded.module.training
+    assert not any(p.requires_grad for p in loaded.module.parameters())
+    saved = checkpoint.module.state_dict()
+    assert loaded.module.state_dict().keys() == saved.keys()
+    for key, value in loaded.module.state_dict().items():
+        assert torch.equal(value, saved[key]), key
+
+
+def test_channels_last_weights_are_saved_too(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    checkpoint.module.to(memory_format=torch.channels_last)
+    save_checkpoint(tmp_path / "last.safetensors", checkpoint)
+    loaded = load_checkpoint(tmp_path / "last.safetensors").module.state_dict()
+    for key, value in checkpoint.module.state_dict().items():
+        assert torch.equal(loaded[key], value), key
+
+
+def test_the_configuration_lies_in_the_metadata(path: Path) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == FORMAT
+    assert AfdConfig.from_dict(json.loads(metadata["config"])) == CONFIG
+
+
+def test_everything_that_does_not_fit_is_listed_in_one_error(path: Path) -> None:
+    state = read_state_dict(path)
+    missing, reshaped = sorted(state)[:2]
+    del state[missing]
+    state[reshaped] = torch.zeros(2, 3)
+    state["stranger"] = torch.zeros(1)
+    with_state(path, state)
+    message = refusal(path)
+    assert f"missing {missing}" in message
+    assert "unexpected stranger" in message
+    assert f"{reshaped} has shape (2, 3), expected" in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(path: Path, value: float) -> None:
+    state = read_state_dict(path)
+    key = sorted(state)[0]
+    state[key].view(-1)[0] = value
+    with_state(path, state)
+    assert key in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("keep", [0, 5, 100, -50])
+def test_a_truncated_file_is_an_input_error(
+    tmp_path: Path, path: Path, suffix: str, keep: int
+) -> None:
+    whole = tmp_path / f"whole{suffix}"
+    if suffix == ".pth":
+        torch.save(read_state_dict(path), whole)
+    else:
+        whole = path
+    truncated = tmp_path / f"truncated{suffix}"
+    truncated.write_bytes(whole.read_bytes()[:keep])
+    refusal(truncated)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_random_bytes_are_an_input_error(tmp_path: Path, suffix: str) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"noise{suffix}"
+    for size in (1, 2, 7, 40, 1000) * 40:
+        path.write_bytes(rng.bytes(size))
+        refusal(path)
+
+
+class Evil:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path, writer: str) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "evil.pth"
+    if writer == "torch":
+        torch.save({"weight": Evil(victim)}, path)
+        torch.load(path, weights_only=False)
+    else:
+        path.write_bytes(pickle.dumps({"weight": Evil(victim)}, protocol=2))
+        pickle.loads(path.read_bytes())
+    assert victim.is_dir()  # the file does what it says, where it is trusted
+    victim.rmdir()
+    assert "not unpickled" in refusal(path)
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_wrappers_of_training_scripts_come_off(tmp_path: Path, wrapper: str) -> None:
+    value = torch.randn(3)
+    path = tmp_path / "wrapped.pth"
+    torch.save({"epoch": 3, wrapper: {"module.x": value, "y": value}}, path)
+    state = read_state_dict(path)
+    assert state.keys() == {"x", "y"}
+    assert torch.equal(state["x"], value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[1, 2], {}, {"epoch": 3}, {"state_dict": 3}, {"state_dict": {}}, torch.zeros(2), {1: 2}],
+)
+def test_a_pth_without_a_state_dict_is_refused(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "other.pth"
+    torch.save(content, path)
+    assert "no state dict" in refusal(path)
+
+
+def test_keys_that_are_no_names_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.pth"
+    torch.save({1: torch.zeros(1)}, path)
+    refusal(path)
+
+
+def test_safetensors_without_metadata_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plain.safetensors"
+    save_file({"x": torch.zeros(1)}, path)
+    assert "no AFD checkpoint" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "not json",
+        "null",
+        "[]",
+        "{}",
+        json.dumps({**dataclasses.asdict(CONFIG), "stride": 16}),
+        json.dumps({**dataclasses.asdict(CONFIG), "channels": "8"}),
+        json.dumps({**dataclasses.asdict(CONFIG), "fe_widths": 3}),
+        json.dumps({**dataclasses.asdict(CONFIG), "architecture": "paper", "fe_widths": [40]}),
+        json.dumps({**dataclasses.asdict(CONFIG), "channels": 8.5}),
+    ],
+)
+def test_a_broken_configuration_is_an_input_error(path: Path, config: str) -> None:
+    with_metadata(path, config=config)
+    with pytest.raises(InputError):
+        load_checkpoint(path)
+
+
+def test_broken_records_are_an_input_error(path: Path) -> None:
+    with_metadata(path, training="{not json")
+    with pytest.raises(InputError):
+        load_checkpoint(path)
+
+
+def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
+    assert "no such file" in refusal(tmp_path / "none.safetensors")
+    with pytest.raises(InputError, match="no such file"):
+        read_state_dict(tmp_path)
+
+
+def test_counters_that_only_training_uses_may_be_missing() -> None:
+    norm = torch.nn.BatchNorm2d(3)
+    state = {k: v for k, v in norm.state_dict().items() if k != "num_batches_tracked"}
+    state["weight"] = torch.full((3,), 2.0)
+    load_strictly(norm, state, what="weights")
+    assert torch.equal(norm.weight, torch.full((3,), 2.0))
+
+
+def test_a_path_is_found_and_an_unknown_name_lists_those_shipped(path: Path) -> None:
+    assert find_checkpoint(str(path)) == path
+    with pytest.raises(InputError, match="'nowhere'") as caught:
+        find_checkpoint("nowhere")
+    shipped = sorted(p.stem for p in models_dir().glob("*.safetensors"))
+    assert (", ".join(shipped) or "none") in str(caught.value)
+    for name in shipped:
+        assert find_checkpoint(name) == models_dir() / f"{name}.safetensors"

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from afd_mobile.errors import OutputError
+from afd_mobile.files import write_whole
+
+
+def test_writes_and_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+    for content in (b"first and longer", b"second"):
+        write_whole(path, content)
+        assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot write .*out\.bin"):
+        write_whole(tmp_path / "none" / "out.bin", b"x")
+
+
+def test_what_cannot_be_replaced_stays_and_leaves_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+    path.mkdir()
+    with pytest.raises(OutputError, match="directory"):
+        write_whole(path, b"x")
+    assert list(tmp_path.iterdir()) == [path] and path.is_dir()

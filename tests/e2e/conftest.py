@@ -1,0 +1,52 @@
+"""Real exports of what the project ships, made once through the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+IMAGENET_DEV = SHARED / "images" / "imagenet_dev"
+
+
+def export(out: Path, *arguments: str) -> Path:
+    """`afd-export --fuse ARGUMENTS --out OUT`, which must succeed."""
+    command = [sys.executable, "-m", "afd_export.cli", "--fuse", *arguments, "--out", str(out)]
+    environment = {k: v for k, v in os.environ.items() if k != "AFD_WEIGHTS_DIR"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def export_fused() -> Callable[..., Path]:
+    """`export_fused(OUT, ARGUMENT, ...)` makes one more."""
+    return export
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """500 ImageNet photographs; skips the test where they are not there."""
+    if not IMAGENET_DEV.is_dir():
+        pytest.skip("needs the photographs in ../shared/images/imagenet_dev")
+    return IMAGENET_DEV
+
+
+@pytest.fixture(scope="session")
+def corrected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped checkpoint in all default precisions."""
+    return export(tmp_path_factory.mktemp("e2e") / "corrected")
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MobileNetV2 alone, by the same path."""
+    arguments = ("--checkpoint", "none", "--backbone", "mobilenet_v2", "--precision", "float32")
+    return export(tmp_path_factory.mktemp("e2e") / "plain", *arguments)

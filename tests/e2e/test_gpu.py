@@ -1,0 +1,63 @@
+"""LiteRT's real GPU engine takes the whole graph and agrees with the CPU.
+
+It runs over SwiftShader, a software Vulkan driver that Debian's `chromium` package brings, with a
+newer LiteRT than the converter allows: `make gpu-env` puts it into an environment of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from ctypes.util import find_library
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from afd_mobile.artifacts import read_manifest
+
+PYTHON = Path(__file__).resolve().parents[2] / ".venv-gpu" / "bin" / "python"
+DRIVER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
+
+# A process of its own: the engine reads its environment when it is loaded.
+_RUN = """
+import sys
+import numpy as np
+from ai_edge_litert.compiled_model import CompiledModel
+from ai_edge_litert.hardware_accelerator import HardwareAccelerator
+from ai_edge_litert.options import GpuOptions, Options
+
+model_path, input_path, output_path = sys.argv[1:]
+options = Options(
+    hardware_accelerators=HardwareAccelerator.GPU, gpu_options=GpuOptions(enforce_f32=True)
+)
+model = CompiledModel.from_file(model_path, options=options)
+assert model.is_fully_accelerated(), "not wholly taken"
+image = np.fromfile(input_path, np.uint8).astype(np.float32)
+(inputs,), (outputs,) = model.create_input_buffers(0), model.create_output_buffers(0)
+inputs.write(image)
+model.run_by_index(0, [inputs], [outputs])
+outputs.read(1000, np.float32).astype("<f4").tofile(output_path)
+"""
+
+
+@pytest.mark.skipif(
+    not (DRIVER.is_file() and find_library("vulkan") and PYTHON.is_file()),
+    reason="needs Debian's chromium (SwiftShader) and libvulkan1, and `make gpu-env`",
+)
+def test_gpu_engine_takes_the_whole_graph_and_agrees(corrected: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(corrected)
+    entry = manifest["golden"][0]
+    environment = os.environ | {"VK_ICD_FILENAMES": str(DRIVER), "XDG_RUNTIME_DIR": str(tmp_path)}
+    output = tmp_path / "output.bin"
+    done = subprocess.run(
+        [
+            str(PYTHON), "-c", _RUN, str(corrected / f"{manifest['name']}_float32.tflite"),
+            str(corrected / entry["input"]), str(output),
+        ],
+        env=environment, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = np.fromfile(corrected / entry["outputs"]["float32"], "<f4")
+    error = np.abs(np.fromfile(output, "<f4") - expected).max()
+    assert error <= 1e-3 * (expected.max() - expected.min())
