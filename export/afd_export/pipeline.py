@@ -22,15 +22,13 @@ from afd_export.recipes import Recipe, load_recipe
 from afd_export.report import write_golden, write_parity
 from afd_export.source import ExportSource, find_source
 from afd_export.to_onnx import export_onnx, input_and_output, run_onnx, simplify_onnx
-from afd_export.to_tflite import convert_tflite
+from afd_export.to_tflite import convert_tflite, run_tflite
 from afd_export.verify import Judge, StageResult, check_contract, run_torch
 from afd_mobile.artifacts import INPUT_NAME, MANIFEST, InputRange, Precision, Scope, Stage
 from afd_mobile.cost import Cost, cost_of
-from afd_mobile.errors import OutputError, ParityError
+from afd_mobile.errors import ConversionError, OutputError, ParityError
 from afd_mobile.fusion import fuse
 from afd_mobile.litert import LiteRtModel, float_operations
-
-TFLITE_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -162,13 +160,13 @@ def _run_passes(
             def check_tflite(
                 path: Path, stage: str = stage, precision: Precision = precision
             ) -> StageResult:
-                model = LiteRtModel(path, threads=TFLITE_THREADS)
+                outputs[precision] = run_tflite(path, images, scratch)
+                model = LiteRtModel(path)
                 name, shape = output
                 nhwc = shape if len(shape) == 2 else (shape[0], *shape[2:], shape[1])
                 given = (model.input.name, model.input.shape)
                 check_contract(stage, given, (INPUT_NAME, (1, size, size, 3)))
                 check_contract(stage, (model.output.name, model.output.shape), (name, nhwc))
-                outputs[precision] = np.concatenate([model.run(image[None]) for image in images])
                 actual = _as_nchw(outputs[precision])
                 return judge.check(stage, actual, recipes[precision].limits)
 
@@ -179,7 +177,7 @@ def _run_passes(
             if path != paths[0]:
                 notice(
                     f"{precision.value}: {float_operations(files[precision])} operations stay in "
-                    "float32, because with fewer it does not keep its limits"
+                    "float32, because with fewer it does not run or keep its limits"
                 )
 
     write_parity(work, results, pictures, source)
@@ -200,11 +198,11 @@ def _run_passes(
 def _first_that_passes(
     paths: list[Path], check: Callable[[Path], StageResult]
 ) -> tuple[Path, StageResult]:
-    """The first candidate that keeps its limits; the last one's error if none does."""
+    """The first candidate that runs and keeps its limits; the last one's error if none does."""
     for path in paths[:-1]:
         try:
             return path, check(path)
-        except ParityError:
+        except (ParityError, ConversionError):
             continue
     return paths[-1], check(paths[-1])
 

@@ -14,6 +14,8 @@ from afd_mobile.errors import ConversionError
 from afd_mobile.litert import operators
 
 CONVERT_TIMEOUT_S = 900.0
+RUN_TIMEOUT_S = 900.0
+THREADS = 2
 
 
 def convert_tflite(
@@ -72,6 +74,25 @@ def convert_tflite(
                 "the graph's layout changed on the way"
             )
     return {precision: list(paths) for precision, paths in candidates.items()}
+
+
+def run_tflite(path: Path, images: NDArray[np.float32], workdir: Path) -> NDArray[np.float32]:
+    """images (N, S, S, 3) -> outputs (N, ...), picture by picture, in a process of its own.
+
+    Raises:
+        ConversionError: LiteRT refuses the file, or aborts on it.
+    """
+    images_path, outputs_path = workdir / "images.npy", workdir / "outputs.npy"
+    save_array(images_path, images)
+    request = {
+        "model": str(path),
+        "images": str(images_path),
+        "outputs": str(outputs_path),
+        "threads": THREADS,
+    }
+    run_worker("afd_export.litert_worker", request, workdir, timeout_s=RUN_TIMEOUT_S)
+    outputs: NDArray[np.float32] = np.load(outputs_path)
+    return outputs
 
 
 def _taken_by_phones(operator: str) -> bool:
