@@ -6,8 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from afd_mobile import __version__
-from afd_mobile.command import EXIT_CODES, positive, run_command
+from afd_mobile.command import Parser, positive, run_command
 from afd_mobile.errors import UsageError
 
 
@@ -17,14 +16,10 @@ def train_main() -> None:
 
 
 def _train_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="afd-train",
-        description="Train an AFD-Module for a frozen classifier: pictures, no labels.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = Parser(
+        "afd-train", "Train an AFD-Module for a frozen classifier: pictures, no labels."
     )
     add = parser.add_argument
-    add("--version", action="version", version=f"afd-mobile {__version__}")
     add(
         "--backbone",
         required=True,

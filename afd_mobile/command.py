@@ -6,12 +6,34 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from enum import Enum
+from typing import NoReturn, TypeVar
 
-from afd_mobile.errors import AfdError, ConversionError
+from afd_mobile import __version__
+from afd_mobile.errors import AfdError, ConversionError, UsageError
+
+E = TypeVar("E", bound=Enum)
 
 EXIT_CODES = """exit codes:
   0 done    2 usage    3 input (checkpoint, weights, tap, pictures)    4 parity
   5 conversion    6 output (exists, not writable, disk full)    130 interrupted"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with its errors on one line and the exit codes under the help."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument("--version", action="version", version=f"afd-mobile {__version__}")
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: error: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(UsageError.exit_code)
 
 
 def run_command(
@@ -34,6 +56,19 @@ def run_command(
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; nothing was published", file=sys.stderr)
         sys.exit(130)
+
+
+def one_of(vocabulary: type[E]) -> Callable[[str], E]:
+    """An argparse type: a member of the enum, by its value."""
+
+    def parse(text: str) -> E:
+        try:
+            return vocabulary(text)
+        except ValueError:
+            known = ", ".join(str(member.value) for member in vocabulary)
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {known}") from None
+
+    return parse
 
 
 def positive(text: str) -> int:

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afd_mobile import __version__
 from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, to_json
-from afd_mobile.command import EXIT_CODES, positive, run_command
+from afd_mobile.command import Parser, one_of, positive, run_command
 
 if TYPE_CHECKING:
     from afd_export.pipeline import ExportResult, Step
@@ -23,15 +22,12 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="afd-export",
-        description="Fuse a trained AFD-Module, join it with its classifier, and write verified "
+    parser = Parser(
+        "afd-export",
+        "Fuse a trained AFD-Module, join it with its classifier, and write verified "
         "ONNX and TFLite files.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--version", action="version", version=f"afd-mobile {__version__}")
     add(
         "--fuse", action="store_true", help="re-parameterise every RepConv into one 3x3 convolution"
     )
@@ -75,26 +71,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--scope",
-        type=Scope,
+        type=one_of(Scope),
         default=Scope.CLASSIFIER,
-        choices=list(Scope),
         metavar="classifier|features",
         help="up to the logits, or up to the corrected features (default: classifier)",
     )
     add(
         "--precision",
-        type=Precision,
+        type=one_of(Precision),
         nargs="+",
         default=[Precision.FLOAT32, Precision.FLOAT16, Precision.INT8],
-        choices=list(Precision),
         metavar="P",
         help=f"of: {' '.join(p.value for p in Precision)} (default: float32 float16 int8)",
     )
     add(
         "--input",
-        type=InputRange,
+        type=one_of(InputRange),
         default=InputRange.RGB255,
-        choices=list(InputRange),
         metavar="rgb255|normalized",
         help="raw RGB with normalisation inside the graph, or normalised (default: rgb255)",
     )
