@@ -16,7 +16,8 @@ from afd_mobile.errors import InputError
 CONDITIONS = (None, *QUALITIES)  # None: clean
 
 # Photographs in the public domain that scikit-image carries, and which of their crops: those that
-# classifiers are sure of, so that another top-1 means an error and not the toss of a coin.
+# plain MobileNetV2 is sure of, so that another top-1 means an error and not the toss of a coin.
+# Agreement on them flatters: on harder pictures it is lower (see README); --images takes others.
 _SCIKIT_IMAGE = {
     "camera": (0, 2, 3),
     "chelsea": (0, 2),
