@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from afd_mobile.baseline import BaselineFdeNet, BaselineFeNet
 from afd_mobile.dct import BLOCK
 from afd_mobile.errors import InputError, UsageError
-from afd_mobile.fde_net import FdeNet
+from afd_mobile.fde_net import FRONT_ENDS, FdeNet, NoDriftMap
 from afd_mobile.fe_net import BlockScaleFeNet, UNetFeNet
 
 PRESETS = ("mobile", "paper")
+DRIFT_INPUTS = (*FRONT_ENDS, "none")
 ACTIVATIONS = {"identity": nn.Identity, "relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
@@ -32,6 +33,7 @@ class AfdConfig:
             correction, so that corrected features stay in the range that clean ones have.
         fe_widths: channels of FE-Net, outermost first.
         fde_widths: channels after each stage of FDE-Net.
+        drift_input: what FDE-Net sees: `dct`, or an ablation of tables II and III.
     """
 
     architecture: str
@@ -40,6 +42,7 @@ class AfdConfig:
     activation: str
     fe_widths: tuple[int, ...]
     fde_widths: tuple[int, ...]
+    drift_input: str = "dct"
 
     def __post_init__(self) -> None:
         if self.architecture not in (*PRESETS, "baseline"):
@@ -52,6 +55,10 @@ class AfdConfig:
                 f"a tap with stride {self.stride} cannot be corrected: one position covers more "
                 f"than an {BLOCK}x{BLOCK} block; choose a shallower --tap"
             )
+        if self.drift_input not in DRIFT_INPUTS:
+            raise InputError(f"unknown drift input {self.drift_input!r}")
+        if self.drift_input != "dct" and self.architecture == "baseline":
+            raise InputError("the authors' architecture has no ablations here")
         if self.activation not in ACTIVATIONS:
             raise InputError(f"unknown activation {self.activation!r}")
         levels = _halvings(self.stride) or 1 if self.architecture == "mobile" else 3
@@ -61,17 +68,19 @@ class AfdConfig:
             raise InputError(f"the map must have as many channels as FE-Net's inside: {self}")
 
     @classmethod
-    def preset(cls, name: str, *, channels: int, stride: int, activation: str) -> AfdConfig:
+    def preset(
+        cls, name: str, *, channels: int, stride: int, activation: str, drift_input: str = "dct"
+    ) -> AfdConfig:
         """The named preset for a tap of this shape."""
         fe_widths: tuple[int, ...]
         if name == "paper":
             fe_widths, fde_widths = (16, 32, 64), (128, 64, 32)
         elif name == "mobile":
-            fe_widths = {0: (40,), 1: (40,), 2: (16, 40), 3: (8, 16, 40)}[_halvings(stride)]
-            fde_widths = (32, 32, 40)
+            fe_widths = {0: (96,), 1: (44,), 2: (16, 40), 3: (8, 16, 40)}[_halvings(stride)]
+            fde_widths = (64, 64, fe_widths[-1])
         else:
             raise UsageError(f"unknown preset {name!r}; presets: {', '.join(PRESETS)}")
-        return cls(name, channels, stride, activation, fe_widths, fde_widths)
+        return cls(name, channels, stride, activation, fe_widths, fde_widths, drift_input)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AfdConfig:
@@ -104,20 +113,27 @@ class AfdModule(nn.Module):
         self.config = config
         c, s = config.channels, config.stride
         self.fde_net: nn.Module
-        self.fe_net: BaselineFeNet | UNetFeNet | BlockScaleFeNet
         if config.architecture == "baseline":
             self.fde_net = BaselineFdeNet(config.fde_widths)
+        elif config.drift_input == "none":
+            self.fde_net = NoDriftMap(config.fde_widths[-1])
+        else:
+            self.fde_net = FdeNet(config.fde_widths, config.drift_input)
+        self.fe_net: BaselineFeNet | UNetFeNet | BlockScaleFeNet
+        if config.architecture == "baseline":
             self.fe_net = BaselineFeNet(c, config.fe_widths)
         elif config.architecture == "paper":
-            self.fde_net = FdeNet(config.fde_widths)
             self.fe_net = UNetFeNet(c, s, config.fe_widths, config.fde_widths[-1])
         else:
-            self.fde_net = FdeNet(config.fde_widths)
             self.fe_net = BlockScaleFeNet(c, s, config.fe_widths)
         self.activation = ACTIVATIONS[config.activation]()
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        corrected: Tensor = self.activation(features + self.fe_net(features, self.fde_net(image)))
+        return self.correct(features, self.fde_net(image))
+
+    def correct(self, features: Tensor, drift_map: Tensor) -> Tensor:
+        """The corrected features, given FDE-Net's map."""
+        corrected: Tensor = self.activation(features + self.fe_net(features, drift_map))
         return corrected
 
     def reset_to_identity(self) -> None:

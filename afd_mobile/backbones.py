@@ -25,8 +25,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # The default tap comes first. D1 to D4 are the paper's (section IV-C1).
 NAMED_TAPS: Mapping[str, Mapping[str, str]] = {
-    "mobilenet_v2": {"D1": "features.0"},
-    "squeezenet1_1": {"D1": "features.1"},
+    "mobilenet_v2": {"D4": "features.6", "D1": "features.0"},
+    "squeezenet1_1": {"D2": "features.2", "D1": "features.1"},
     "resnet50": {"D2": "relu", "D1": "conv1", "D3": "layer1.0", "D4": "layer1"},
     "repvgg_a2": {"D1": "stem", "D2": "stages.0.0", "D3": "stages.0", "D4": "stages.1"},
 }

@@ -1,13 +1,24 @@
-"""afd-train: the command line of the model's own side."""
+"""afd-train and afd-eval: the command lines of the model's own side."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from afd_mobile.command import Parser, positive, run_command
-from afd_mobile.errors import UsageError
+from afd_mobile.command import Parser, one_of, positive, run_command
+from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition
+from afd_mobile.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from afd_mobile.afd_module import AfdModule
+    from afd_mobile.backbones import Backbone
+    from afd_mobile.training import Progress
+
+
+DEFAULT_CHECKPOINT = "afd-mobilenet_v2-mobile"
 
 
 def train_main() -> None:
@@ -71,8 +82,32 @@ def _train_parser() -> argparse.ArgumentParser:
         help="crop size in pixels; 8 divides it (default: %(default)s)",
     )
     add("--seed", type=int, default=0, help="of crops and initial weights (default: %(default)s)")
+    add(
+        "--drift-input",
+        default="dct",
+        choices=["dct", "pixels", "shuffled-dct", "none"],
+        help="what FDE-Net sees; all but dct are the paper's ablations (default: %(default)s)",
+    )
+    add("--init", metavar="FILE", help="checkpoint to start from instead of no correction")
+    _add_machine(parser)
     add("--resume", action="store_true", help="continue from the state beside --out")
     return parser
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda"],
+        help="auto takes a GPU where there is one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=max(1, (os.cpu_count() or 2) - 1),
+        metavar="N",
+        help="processes that read and compress pictures (default: one less than the cores)",
+    )
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -85,13 +120,13 @@ def _train(arguments: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from afd_mobile import training
-    from afd_mobile.afd_module import AfdConfig, AfdModule
+    from afd_mobile import distributed, training
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import Checkpoint, save_checkpoint
     from afd_mobile.datasets import list_images
 
     images = list_images(arguments.images)
+    device = distributed.device_of(arguments.device)
     backbone = load_backbone(
         arguments.backbone,
         tap=arguments.tap,
@@ -103,25 +138,268 @@ def _train(arguments: argparse.Namespace) -> None:
             "note: the classifier has random weights: there is nothing to learn from it",
             file=sys.stderr,
         )
+    torch.manual_seed(arguments.seed)
+    module = _new_module(arguments, backbone)
+    settings = training.Settings(
+        arguments.objective, arguments.iterations, arguments.batch, arguments.crop, arguments.seed
+    )
+    state = out.with_suffix(".state")
+    with distributed.ranks(device):
+        steps = training.train(
+            module,
+            backbone,
+            images,
+            settings,
+            state,
+            resume=arguments.resume,
+            device=device,
+            workers=arguments.workers,
+        )
+        with tqdm(total=arguments.iterations, unit="it", disable=distributed.rank() > 0) as bar:
+            for progress in steps:
+                bar.update(progress.iteration - bar.n)
+                bar.set_postfix(_postfix(progress), refresh=False)
+        if distributed.rank() > 0:
+            return
+    record = {"pictures": len(images), **settings.as_dict(), "init": arguments.init}
+    record["curve"] = progress.curve
+    save_checkpoint(out, Checkpoint(module, backbone.name, backbone.tap, record))
+    state.unlink(missing_ok=True)
+    print(f"{out}  (trained for {backbone.name} at {backbone.tap}, {len(images)} pictures)")
+
+
+def _new_module(arguments: argparse.Namespace, backbone: Backbone) -> AfdModule:
+    from afd_mobile.afd_module import AfdConfig, AfdModule
+    from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
+
     config = AfdConfig.preset(
         arguments.preset,
         channels=backbone.channels,
         stride=backbone.stride,
         activation=backbone.activation,
+        drift_input=arguments.drift_input,
     )
-    torch.manual_seed(arguments.seed)
-    module = AfdModule(config)
-    module.reset_to_identity()
-    settings = training.Settings(
-        arguments.objective, arguments.iterations, arguments.batch, arguments.crop, arguments.seed
+    if arguments.init is None:
+        module = AfdModule(config)
+        module.reset_to_identity()
+        return module
+    path = find_checkpoint(arguments.init)
+    module = load_checkpoint(path).module.requires_grad_(True)
+    if module.config != config:
+        raise InputError(f"--init {path} is another architecture: {module.config}, not {config}")
+    return module
+
+
+def _postfix(progress: Progress) -> dict[str, str]:
+    shown = {"loss": f"{progress.smooth_loss:.4f}"}
+    if progress.curve:
+        last = progress.curve[-1]
+        shown["recovered"] = f"{last['recovered_share']:.1%}"
+        shown["clean"] = f"{last['agreement']['clean']:.1%}"
+    return shown
+
+
+# --- afd-eval -----------------------------------------------------------------------------------
+
+
+def eval_main() -> None:
+    """Entry point of the console script."""
+    other = {"drift": (_drift, _drift_parser), "table": (_table, _table_parser)}
+    if len(sys.argv) > 1 and sys.argv[1] in other:
+        command, parser = other[sys.argv.pop(1)]
+        run_command(command, parser())
+    else:
+        run_command(_eval, _eval_parser())
+
+
+def _eval_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        "afd-eval",
+        "Measure a classifier's accuracy on clean and compressed pictures.\n"
+        "afd-eval drift: how far compression moves features, and the correction brings them back.\n"
+        "afd-eval table: several --json files as one table and plot.",
     )
-    state = out.with_suffix(".state")
-    steps = training.train(module, backbone, images, settings, state, resume=arguments.resume)
-    with tqdm(total=arguments.iterations, unit="it", mininterval=1.0) as bar:
-        for progress in steps:
-            bar.update(progress.iteration - bar.n)
-            bar.set_postfix(loss=f"{progress.smooth_loss:.4f}")
-    record = {"pictures": len(images), **settings.as_dict()}
-    save_checkpoint(out, Checkpoint(module, backbone.name, backbone.tap, record))
-    state.unlink(missing_ok=True)
-    print(f"{out}  (trained for {backbone.name} at {backbone.tap}, {len(images)} pictures)")
+    add = parser.add_argument
+    add(
+        "model",
+        metavar="MODEL",
+        help="checkpoint (file or shipped name), export folder, or a .tflite or .onnx in one",
+    )
+    add(
+        "--against",
+        default="direct",
+        metavar="direct|MODEL",
+        help="what it is compared with; direct: its classifier without correction "
+        "(default: %(default)s)",
+    )
+    add(
+        "--images",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="pictures in folders named by class",
+    )
+    add(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="class names, one a line in the order of the logits (default: ImageNet's wnids)",
+    )
+    add(
+        "--qualities",
+        nargs="*",
+        type=_quality,
+        default=[None, *QUALITIES],
+        metavar="QF",
+        help="quality factors, 1 to 100, and `clean` (default: clean 25 18 15 10 7)",
+    )
+    add(
+        "--codec",
+        type=one_of(Codec),
+        default=Codec.JPEG,
+        metavar="jpeg|avif",
+        help="(default: jpeg)",
+    )
+    add(
+        "--times",
+        nargs="*",
+        type=positive,
+        default=[],
+        metavar="N",
+        help="compress N times as well, each time at one of the paper's five qualities (seeded)",
+    )
+    add("--limit", type=positive, metavar="N", help="pictures at most, evenly over the classes")
+    add("--json", type=Path, metavar="FILE", help="write the figures with their intervals")
+    add("--plot", type=Path, metavar="FILE", help="write a picture, .png")
+    _add_machine(parser)
+    return parser
+
+
+def _quality(text: str) -> int | None:
+    if text == "clean":
+        return None
+    value = int(text)
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{value} is not a quality from 1 to 100")
+    return value
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    _check_outputs(arguments.json, arguments.plot)
+    codec = arguments.codec
+    chosen = [Condition(codec, q) for q in arguments.qualities if q is not None]
+    chosen += [Condition(codec, times=n) for n in arguments.times]
+    # Clean pictures are the measure of what is recovered, so they are always among them.
+    conditions = list(dict.fromkeys([CLEAN, *chosen]))
+
+    from tqdm import tqdm
+
+    from afd_mobile import accuracy, accuracy_report, distributed, evaluation
+    from afd_mobile.artifacts import to_json
+    from afd_mobile.files import write_whole
+    from afd_mobile.predictors import open_predictor, plain_predictor
+
+    names, source = _class_names(arguments.labels)
+    pictures = evaluation.labelled_pictures(
+        arguments.images, names, labels_from=source, limit=arguments.limit
+    )
+    device = distributed.device_of(arguments.device)
+    with distributed.ranks(device):
+        model = open_predictor(arguments.model, device)
+        if arguments.against == "direct":
+            reference = plain_predictor(model, device)
+        else:
+            reference = open_predictor(arguments.against, device)
+        steps = evaluation.evaluate(
+            model, reference, pictures, conditions, workers=arguments.workers
+        )
+        own = len(pictures[distributed.rank() :: distributed.world()])
+        with tqdm(total=own, unit="picture", disable=distributed.rank() > 0) as bar:
+            for step in steps:
+                if isinstance(step, int):
+                    bar.update(step)
+                else:
+                    outcomes = step
+        if distributed.rank() > 0:
+            return
+    report = accuracy_report.report_of(
+        accuracy.accuracy_of(outcomes, conditions),
+        model=model.name,
+        sha256=model.sha256,
+        reference=reference.name,
+    )
+    print(f"{model.name} against {reference.name}")
+    print("\n".join(accuracy_report.text_table(report)))
+    if outcomes.unreadable:
+        shown = ", ".join(outcomes.unreadable[:5])
+        print(f"note: {len(outcomes.unreadable)} cannot be read: {shown}", file=sys.stderr)
+    if arguments.json:
+        write_whole(arguments.json, to_json(report))
+    if arguments.plot:
+        write_whole(arguments.plot, accuracy_report.draw([report]))
+
+
+def _class_names(labels: Path | None) -> tuple[list[str], str]:
+    """Names of the classes in the order of the logits, and where they come from."""
+    if labels is None:
+        from afd_mobile.resources import imagenet_classes
+
+        return [wnid for wnid, _ in imagenet_classes()], "ImageNet's 1000"
+    try:
+        names = labels.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--labels {labels} cannot be read: {error}") from error
+    return [name.strip() for name in names if name.strip()], str(labels)
+
+
+def _check_outputs(json: Path | None, plot: Path | None) -> None:
+    """Refuses what could not be written, before the work is done."""
+    if plot and plot.suffix != ".png":
+        raise UsageError(f"--plot {plot} must end in .png")
+    for path in (json, plot):
+        if path and not path.parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {path.parent}")
+
+
+def _table_parser() -> argparse.ArgumentParser:
+    parser = Parser("afd-eval table", "Several results of afd-eval --json as one Markdown table.")
+    parser.add_argument("results", nargs="+", type=Path, metavar="JSON")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="Markdown")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture, .png")
+    return parser
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    _check_outputs(arguments.out, arguments.plot)
+
+    from afd_mobile import accuracy_report
+    from afd_mobile.files import write_whole
+
+    reports = [accuracy_report.read_report(path) for path in arguments.results]
+    write_whole(arguments.out, accuracy_report.markdown_table(reports).encode())
+    if arguments.plot:
+        write_whole(arguments.plot, accuracy_report.draw(reports))
+
+
+def _drift_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        "afd-eval drift",
+        "Draw how far compression moves DCT coefficients and features (the paper's Fig. 4), and "
+        "the drift of every block before and after correction (Fig. 2 and 7).",
+    )
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the figures; made"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        default=DEFAULT_CHECKPOINT,
+        metavar="NAME|PATH",
+        help="(default: %(default)s)",
+    )
+    parser.add_argument("--limit", type=positive, default=100, metavar="N", help="pictures at most")
+    return parser
+
+
+def _drift(arguments: argparse.Namespace) -> None:
+    raise NotImplementedError

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from afd_mobile.degrade import QUALITIES, jpeg
+from afd_mobile.degrade import QUALITIES, RGB, jpeg
 from afd_mobile.errors import InputError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif"}
-
-RGB = NDArray[np.uint8]  # (H, W, 3)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -65,11 +63,12 @@ def _with_short_side(image: RGB, short: int) -> RGB:
     return np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BILINEAR))
 
 
-class CompressedCrops(Dataset[tuple[RGB, RGB]]):
-    """An endless, seeded stream of (clean, compressed) training crops.
+class CompressedCrops(Dataset[tuple[RGB, RGB, float]]):
+    """An endless, seeded stream of (clean, compressed, compressed share) training crops.
 
-    Item `i` depends on `seed` and `i` alone, so a resumed training sees the same crops. One in
-    `1 / clean_share` is left clean or compressed only lightly (QF 40 to 95).
+    Item `i` depends on `seed` and `i` alone, so a resumed training sees the same crops, however
+    many processes read them. One in `1 / clean_share` is left clean (share 0) or compressed only
+    lightly (QF 40 to 95, share NaN: neither to repair nor to leave alone); all others are 1.
 
     Shapes: both (crop, crop, 3) uint8. Compression comes after cropping, as in ImageNet-C.
     """
@@ -77,7 +76,7 @@ class CompressedCrops(Dataset[tuple[RGB, RGB]]):
     def __init__(self, paths: list[Path], crop: int, *, clean_share: float, seed: int) -> None:
         self.paths, self.crop, self.clean_share, self.seed = paths, crop, clean_share, seed
 
-    def __getitem__(self, index: int) -> tuple[RGB, RGB]:
+    def __getitem__(self, index: int) -> tuple[RGB, RGB, float]:
         rng = np.random.default_rng((self.seed, index))
         image = read_image(self.paths[rng.integers(len(self.paths))])
         if min(image.shape[:2]) < self.crop:
@@ -85,9 +84,8 @@ class CompressedCrops(Dataset[tuple[RGB, RGB]]):
         top, left = (int(rng.integers(n - self.crop + 1)) for n in image.shape[:2])
         clean = image[top : top + self.crop, left : left + self.crop]
         clean = np.ascontiguousarray(clean[:, ::-1] if rng.random() < 0.5 else clean)
-        return clean, jpeg(clean, self._quality(rng))
-
-    def _quality(self, rng: np.random.Generator) -> int | None:
         if rng.random() >= self.clean_share:
-            return int(rng.choice(QUALITIES))
-        return int(rng.integers(40, 96)) if rng.random() < 0.5 else None
+            return clean, jpeg(clean, int(rng.choice(QUALITIES))), 1.0
+        if rng.random() < 0.5:
+            return clean, clean, 0.0
+        return clean, jpeg(clean, int(rng.integers(40, 96))), math.nan

@@ -1,4 +1,4 @@
-"""DCT front-end: YCbCr and the 8x8 DCT of every block, as one fixed convolution (eq. 3)."""
+"""What FDE-Net sees of a picture: the 8x8 DCT of every block (eq. 3), or an ablation's instead."""
 
 from __future__ import annotations
 
@@ -81,3 +81,26 @@ class DctFrontEnd(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return conv2d(image, self.kernel, self.bias, stride=BLOCK)
+
+
+class PixelFrontEnd(DctFrontEnd):
+    """Table II's "image block": the same 192 channels, holding a block's RGB pixels instead."""
+
+    def exact_kernel_and_bias(self) -> tuple[Tensor, Tensor]:
+        kernel = torch.eye(CHANNELS, dtype=torch.float64) / C_SPREAD
+        bias = torch.full((CHANNELS,), -Y_LEVEL_SHIFT / C_SPREAD, dtype=torch.float64)
+        return kernel.reshape(CHANNELS, 3, BLOCK, BLOCK), bias
+
+
+class ShuffledDctFrontEnd(DctFrontEnd):
+    """Table III's "shuffled DCT": each block's coefficients in a random order of its own (seed 0).
+
+    A channel then no longer holds one frequency, which is what the ablation is about. One order
+    for all blocks would change nothing, because a 1x1 convolution does not mind.
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        coefficients = super().forward(image)
+        generator = torch.Generator().manual_seed(0)
+        order = torch.rand(coefficients.shape[1:], generator=generator).argsort(dim=0)
+        return coefficients.gather(1, order.to(image.device).expand_as(coefficients))

@@ -8,19 +8,41 @@ from torch import Tensor, nn
 
 from afd_mobile import dct, fusion
 
+FRONT_ENDS = {
+    "dct": dct.DctFrontEnd,
+    "pixels": dct.PixelFrontEnd,
+    "shuffled-dct": dct.ShuffledDctFrontEnd,
+}
+
+
+class NoDriftMap(nn.Module):
+    """Table II's "FE-Net alone": a map of zeros.
+
+    Shapes: picture (N, 3, H, W) -> (N, channels, H / 8, W / 8).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, image: Tensor) -> Tensor:
+        n, _, h, w = image.shape
+        return image.new_zeros(n, self.channels, h // dct.BLOCK, w // dct.BLOCK)
+
 
 class FdeNet(nn.Module):
     """Three stages of 1x1 convolutions, so that a block's estimate depends on that block alone.
 
     Args:
         widths: channels after each stage; the last is the map's.
+        front_end: what of the picture it sees, by FRONT_ENDS.
 
     Shapes: picture (N, 3, H, W) -> Feature Drifting Map (N, widths[-1], H / 8, W / 8).
     """
 
-    def __init__(self, widths: tuple[int, ...]) -> None:
+    def __init__(self, widths: tuple[int, ...], front_end: str = "dct") -> None:
         super().__init__()
-        self.dct = dct.DctFrontEnd()
+        self.dct = FRONT_ENDS[front_end]()
         self.stages = nn.Sequential()
         for i, (c_in, c_out) in enumerate(pairwise((dct.CHANNELS, *widths))):
             if i:
@@ -36,7 +58,10 @@ class FdeNet(nn.Module):
 
         192 coefficients times the first stage's width is 3 x 64 pixels times the same width, so
         the DCT itself, and with it colour, level shift and scaling, costs nothing any more.
+        Shuffled coefficients cannot be folded: that ablation stays as it is.
         """
+        if isinstance(self.dct, dct.ShuffledDctFrontEnd):
+            return self
         first, *rest = self.stages
         assert isinstance(first, nn.Conv2d) and first.bias is not None
         # Composed in float64 from the exact basis: one rounding to float32, at the end.

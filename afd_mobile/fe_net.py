@@ -13,6 +13,9 @@ from torch.nn.functional import conv_transpose2d, relu
 from afd_mobile.dct import BLOCK
 from afd_mobile.repconv import RepConv
 
+BODY_CHANNELS = 40
+SUMMARY_CHANNELS = 32
+
 
 class BlockRepeat(nn.Module):
     """Repeats each block's value over its area: (N, C, h, w) -> (N, C, factor h, factor w).
@@ -75,7 +78,9 @@ class BlockScaleFeNet(nn.Module):
     """The network for phone backbones: nearly all of it runs at the 8x8 block's own scale.
 
     Strided RepConvs bring the features down to one position a block, where the map joins them;
-    two RepConvs correct; transposed convolutions, kernel = stride, bring the result back.
+    a residual bottleneck with a RepConv looks around; transposed convolutions, kernel = stride,
+    bring the result back. The map acts twice: added at the block's scale, and, averaged over the
+    picture, as the strength of the whole correction, which leaves clean pictures alone.
 
     Args:
         widths: one for each strided RepConv; the last is the width at the block's scale.
@@ -88,29 +93,46 @@ class BlockScaleFeNet(nn.Module):
         step = 2 if stride < BLOCK else 1
         ins, width, outer = (channels, *widths[:-1]), widths[-1], widths[0]
         self.down = nn.ModuleList(RepConv(i, o, step) for i, o in zip(ins, widths, strict=True))
-        self.body = nn.ModuleList(RepConv(width, width) for _ in range(2))
+        self.body = nn.Sequential(
+            nn.Conv2d(width, BODY_CHANNELS, 1),
+            nn.ReLU(),
+            RepConv(BODY_CHANNELS, BODY_CHANNELS),
+            nn.ReLU(),
+            nn.Conv2d(BODY_CHANNELS, width, 1),
+        )
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(o, i, step, step)
             for i, o in zip(ins[:0:-1], widths[:0:-1], strict=True)
         )
-        self.gate = nn.Conv2d(width, outer, 1)
-        self.repeat = BlockRepeat(outer, BLOCK // stride // step)
         self.out = nn.ConvTranspose2d(outer, channels, step, step, bias=False)
+        self.summary = nn.Conv2d(width, SUMMARY_CHANNELS, 1)
+        self.context = nn.Conv2d(SUMMARY_CHANNELS, width, 1)
+        self.strength = nn.Conv2d(SUMMARY_CHANNELS, channels, 1)
 
     def forward(self, features: Tensor, drift_map: Tensor) -> Tensor:
+        summary = self.summarize(drift_map)
         skips: list[Tensor] = []
         x = features
         for down in self.down[:-1]:
             x = relu(down(x))
             skips.append(x)
-        x = relu(self.down[-1](x) + drift_map)
-        for body in self.body:
-            x = relu(body(x))
+        x = self.down[-1](x)
+        x = relu(x + crop(drift_map, x) + self.context(summary))
+        x = relu(x + self.body(x))
         for up in self.up:
             skip = skips.pop()
             x = relu(crop(up(x), skip) + skip)
-        x = x * crop(self.repeat(self.gate(drift_map).sigmoid()), x)
-        return crop(self.out(x), features)
+        residual: Tensor = crop(self.out(x), features) * self.strength(summary).sigmoid()
+        return residual
+
+    def summarize(self, drift_map: Tensor) -> Tensor:
+        """What the map says of the picture as a whole: (N, SUMMARY_CHANNELS, 1, 1)."""
+        return relu(self.summary(relu(drift_map).mean((2, 3), keepdim=True)))
+
+    def compression_logits(self, drift_map: Tensor) -> Tensor:
+        """The logits, (N, C), of the correction's strength: is the picture compressed at all?"""
+        logits: Tensor = self.strength(self.summarize(drift_map)).flatten(1)
+        return logits
 
     def reset_to_zero(self) -> None:
         nn.init.zeros_(self.out.weight)

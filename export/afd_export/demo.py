@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from afd_export.pictures import scikit_image_photo
 from afd_mobile.artifacts import Precision, read_manifest
-from afd_mobile.datasets import RGB, centre_crop
-from afd_mobile.degrade import jpeg
+from afd_mobile.datasets import centre_crop
+from afd_mobile.degrade import RGB, jpeg
 from afd_mobile.files import write_whole
 from afd_mobile.litert import LiteRtModel
 from afd_mobile.resources import imagenet_classes

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from afd_export.pictures import PictureSet
 from afd_export.source import ExportSource
 from afd_export.verify import StageResult
-from afd_mobile.artifacts import MANIFEST, SCHEMA_VERSION, InputRange, sha256, to_json
+from afd_mobile.artifacts import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    InputRange,
+    Precision,
+    sha256,
+    to_json,
+)
 from afd_mobile.cost import Cost
 from afd_mobile.litert import LiteRtModel, TensorContract, float_operations, operators
 
@@ -31,7 +38,7 @@ def write(
     source: ExportSource,
     results: list[StageResult],
     pictures: PictureSet,
-    models: list[Path],
+    models: dict[Path, Precision],
     golden: list[dict[str, Any]],
     simplified: bool,
     costs: dict[str, dict[str, Cost]],
@@ -87,7 +94,7 @@ def write(
 
 
 def _files(
-    folder: Path, source: ExportSource, models: list[Path], input_range: InputRange
+    folder: Path, source: ExportSource, models: dict[Path, Precision], input_range: InputRange
 ) -> list[dict[str, Any]]:
     """Every file with its hash, and what it was made from: the chain back to the weights."""
     onnx = f"{source.name}.onnx"
@@ -101,6 +108,7 @@ def _files(
             ]
         elif path in models:
             model = LiteRtModel(path)
+            entry["precision"] = models[path].value
             entry["made_from"] = [sha256(folder / onnx)]
             entry["input"] = {**_contract(model.input), "range": input_range.value}
             entry["output"] = _contract(model.output)

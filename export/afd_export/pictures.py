@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afd_mobile.artifacts import InputRange
-from afd_mobile.datasets import RGB, centre_crop, list_images, read_image
-from afd_mobile.degrade import QUALITIES, jpeg
+from afd_mobile.datasets import centre_crop, list_images, read_image
+from afd_mobile.degrade import QUALITIES, RGB, jpeg
 from afd_mobile.errors import InputError
 
 CONDITIONS = (None, *QUALITIES)  # None: clean

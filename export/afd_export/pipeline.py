@@ -188,7 +188,7 @@ def _run_passes(
         source=source,
         results=results,
         pictures=pictures,
-        models=list(files.values()),
+        models={path: precision for precision, path in files.items()},
         golden=golden,
         simplified=not_simplified is None,
         costs=_costs(source, trained, deployed),

@@ -1,0 +1,127 @@
+"""Accuracy with its uncertainty: what `Outcomes` say, as numbers that can be reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afd_mobile.degrade import CLEAN, Condition
+from afd_mobile.evaluation import Outcomes
+
+RESAMPLES = 2000
+SEED = 0
+
+Means = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval, from a bootstrap over pictures."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ConditionAccuracy:
+    """One condition; all shares are 0 to 1.
+
+    Attributes:
+        top1, top5, reference_top1, reference_top5: share of pictures with the right class.
+        difference: top1 - reference_top1, paired.
+        recovered_share: difference / (the reference's clean top1 - reference_top1); None when
+            clean, and where compression costs the reference nothing.
+        agreement: share of pictures on which both give the same class.
+    """
+
+    condition: str
+    top1: Estimate
+    top5: Estimate
+    reference_top1: Estimate
+    reference_top5: Estimate
+    difference: Estimate
+    recovered_share: Estimate | None
+    agreement: Estimate
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Attributes:
+    conditions: in the order asked for.
+    recovered_share: the mean over single compressions; None without any.
+    """
+
+    pictures: int
+    unreadable: list[str]
+    conditions: list[ConditionAccuracy]
+    recovered_share: Estimate | None
+
+
+def accuracy_of(outcomes: Outcomes, conditions: Sequence[Condition]) -> Accuracy:
+    """Every figure with its interval, from the same resamples, so that differences are paired.
+
+    Args:
+        conditions: those of the outcomes, CLEAN among them.
+    """
+    tables = [
+        outcomes.top1,
+        outcomes.top5,
+        outcomes.reference_top1,
+        outcomes.reference_top5,
+        outcomes.agreement,
+    ]
+    samples = _resampled_means(np.stack(tables, axis=1))  # (1 + RESAMPLES, 5, C)
+    clean = samples[:, 2, list(conditions).index(CLEAN)]
+
+    def recovered(i: int) -> Means:
+        lost = clean - samples[:, 2, i]
+        gained = samples[:, 0, i] - samples[:, 2, i]
+        return np.divide(gained, lost, out=np.full_like(lost, np.nan), where=lost > 0)
+
+    rows = []
+    for i, condition in enumerate(conditions):
+        top1, top5, reference_top1, reference_top5, agreement = samples[:, :, i].T
+        rows.append(
+            ConditionAccuracy(
+                condition.name,
+                _estimate(top1),
+                _estimate(top5),
+                _estimate(reference_top1),
+                _estimate(reference_top5),
+                _estimate(top1 - reference_top1),
+                None if condition == CLEAN else _optional(_estimate, recovered(i)),
+                _estimate(agreement),
+            )
+        )
+    single = [recovered(i) for i, c in enumerate(conditions) if c.quality is not None]
+    return Accuracy(
+        len(outcomes.keys),
+        outcomes.unreadable,
+        rows,
+        _optional(_estimate, np.mean(single, axis=0)) if single else None,
+    )
+
+
+def _resampled_means(table: NDArray[np.uint8]) -> Means:
+    """(P, ...) -> (1 + RESAMPLES, ...): the means over pictures, then over resampled pictures."""
+    rng = np.random.default_rng(SEED)
+    pictures, flat = len(table), table.reshape(len(table), -1).astype(np.float64)
+    means = [flat.mean(axis=0)]
+    for _ in range(RESAMPLES):
+        weights = np.bincount(rng.integers(pictures, size=pictures), minlength=pictures)
+        means.append(weights @ flat / pictures)
+    return np.asarray(means).reshape(-1, *table.shape[1:])
+
+
+def _estimate(samples: Means) -> Estimate:
+    """The first sample is the value itself."""
+    low, high = np.nanpercentile(samples[1:], [2.5, 97.5])
+    return Estimate(float(samples[0]), float(low), float(high))
+
+
+def _optional(make: Callable[[Means], Estimate], samples: Means) -> Estimate | None:
+    return make(samples) if np.isfinite(samples[0]) else None

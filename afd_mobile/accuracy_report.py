@@ -1,0 +1,155 @@
+"""Accuracy for people: JSON, a table, a plot."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from afd_mobile.accuracy import RESAMPLES, SEED, Accuracy
+from afd_mobile.errors import InputError
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("afd-mobile", "torch", "ai-edge-litert", "onnxruntime", "numpy", "pillow")
+
+Report = dict[str, Any]
+Row = dict[str, Any]  # a ConditionAccuracy as JSON
+
+
+def report_of(accuracy: Accuracy, *, model: str, sha256: str | None, reference: str) -> Report:
+    """What `--json` writes: the figures with what they rest on."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": model,
+        "model_sha256": sha256,
+        "reference": reference,
+        **dataclasses.asdict(accuracy),
+        "intervals": f"95 %, bootstrap over pictures, {RESAMPLES} resamples, seed {SEED}",
+        "host": f"{platform.machine()}, {platform.system()}",
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in _PACKAGES},
+        },
+    }
+
+
+def read_report(path: Path) -> Report:
+    """A file that `--json` wrote.
+
+    Raises:
+        InputError: it is missing, broken, or of another schema version.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}; make it with afd-eval --json") from error
+    found = report.get("schema_version") if isinstance(report, dict) else None
+    if found != SCHEMA_VERSION:
+        raise InputError(f"{path} has schema version {found}, expected {SCHEMA_VERSION}")
+    result: Report = report
+    return result
+
+
+def text_table(report: Report) -> list[str]:
+    """What the command prints: a line for every condition, then the mean."""
+    lines = [
+        f"{'':<11}{'top-1 %':>13}{'':<11}{'difference':<24}{'recovered %':<24}top-5 %      agree %",
+    ]
+    for row in report["conditions"]:
+        lines.append(
+            f"{row['condition']:<11}{_percent(row['reference_top1']):>6} > "
+            f"{_percent(row['top1']):<13} {_with_interval(row['difference'], '+'):<24}"
+            f"{_with_interval(row['recovered_share']):<24}"
+            f"{_percent(row['reference_top5'])} > {_percent(row['top5']):<8}"
+            f"{_percent(row['agreement']):>6}"
+        )
+    lines.append(
+        f"{report['pictures']} pictures; recovered share on average "
+        f"{_with_interval(report['recovered_share'])}; brackets: 95 % intervals"
+    )
+    return lines
+
+
+def markdown_table(reports: Sequence[Report]) -> str:
+    """All reports: for each, the reference's row, the model's, and what was recovered."""
+    blocks: list[str] = []
+    for report in reports:
+        rows: list[Row] = report["conditions"]
+        heading = f"{report['model']} against {report['reference']}, {report['pictures']} pictures"
+        blocks.append(
+            "\n".join(
+                [
+                    f"| {heading} | " + " | ".join(r["condition"] for r in rows) + " |",
+                    "|---" * (len(rows) + 1) + "|",
+                    _markdown_row("top-1, direct", [_percent(r["reference_top1"]) for r in rows]),
+                    _markdown_row("top-1, corrected", [_percent(r["top1"]) for r in rows]),
+                    _markdown_row(
+                        "difference", [_with_interval(r["difference"], "+") for r in rows]
+                    ),
+                    _markdown_row(
+                        "recovered share", [_with_interval(r["recovered_share"]) for r in rows]
+                    ),
+                    _markdown_row(
+                        "top-5, direct > corrected",
+                        [f"{_percent(r['reference_top5'])} > {_percent(r['top5'])}" for r in rows],
+                    ),
+                    _markdown_row("same top-1", [_percent(r["agreement"]) for r in rows]),
+                ]
+            )
+            + "\n\nRecovered share on average over single compressions: "
+            + f"{_with_interval(report['recovered_share'])} %."
+        )
+    return "\n\n".join(blocks) + "\n"
+
+
+def draw(reports: Sequence[Report]) -> bytes:
+    """A PNG: top-1 over the conditions, one panel for each report."""
+    # Only this function needs it, and it takes half a second to import.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * len(reports), 3.8), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(reports), sharey=True, squeeze=False)[0]
+    for panel, report in zip(panels, reports, strict=True):
+        rows: list[Row] = report["conditions"]
+        degraded = [r for r in rows if r["condition"] != "clean"]
+        clean = next(r for r in rows if r["condition"] == "clean")
+        x = list(range(len(degraded)))
+        panel.axhline(100 * clean["reference_top1"]["value"], color="0.5", ls="--", label="clean")
+        for key, label, colour, marker in (
+            ("top1", "corrected", "tab:blue", "o"),
+            ("reference_top1", "direct", "tab:red", "s"),
+        ):
+            values = [100 * r[key]["value"] for r in degraded]
+            low = [v - 100 * r[key]["low"] for v, r in zip(values, degraded, strict=True)]
+            high = [100 * r[key]["high"] - v for v, r in zip(values, degraded, strict=True)]
+            panel.errorbar(
+                x, values, (low, high), color=colour, marker=marker, label=label, capsize=3
+            )
+        panel.set_xticks(x, [r["condition"] for r in degraded])
+        panel.set_title(report["model"], fontsize="medium")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("top-1 in %")
+    panels[0].legend()
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
+def _markdown_row(name: str, cells: list[str]) -> str:
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _percent(estimate: dict[str, float]) -> str:
+    return f"{100 * estimate['value']:.1f}"
+
+
+def _with_interval(estimate: dict[str, float] | None, sign: str = "") -> str:
+    if estimate is None:
+        return ""
+    value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
+    return f"{value:{sign}.1f} [{low:.1f}, {high:.1f}]"

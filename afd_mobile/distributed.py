@@ -1,0 +1,69 @@
+"""One process a GPU or a host, started by `torchrun`; alone without it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from afd_mobile.errors import UsageError
+
+T = TypeVar("T")
+
+
+@contextmanager
+def ranks(device: torch.device) -> Iterator[None]:
+    """Joins the process group that `torchrun` prepared; nothing without it."""
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """The mean of `x` over all ranks; without gradient."""
+    if world() == 1:
+        return x
+    total = x.detach().clone()
+    dist.all_reduce(total)
+    return total / world()
+
+
+def gather(value: T) -> list[T]:
+    """Every rank's `value`, in the order of ranks, on every rank."""
+    if world() == 1:
+        return [value]
+    values: list[T | None] = [None] * world()
+    dist.all_gather_object(values, value)
+    return [v for v in values if v is not None]
+
+
+def device_of(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` -> this rank's device.
+
+    Raises:
+        UsageError: no GPU where one is asked for.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UsageError("--device cuda, but PyTorch sees no GPU; use --device cpu")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

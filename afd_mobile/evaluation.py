@@ -1,0 +1,178 @@
+"""Running classifiers over labelled pictures, clean and degraded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from afd_mobile.datasets import centre_crop, list_images, read_image
+from afd_mobile.degrade import Condition
+from afd_mobile.distributed import gather, rank, world
+from afd_mobile.errors import InputError
+from afd_mobile.predictors import Predictor
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class LabelledPicture:
+    """Attributes: the file, its path below the folder, and the index of its class."""
+
+    path: Path
+    key: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What two classifiers said of P pictures under C conditions; uint8 tables of 0 and 1.
+
+    Attributes:
+        keys: of the P pictures.
+        unreadable: of the pictures left out.
+        top1, top5: (P, C), whether the label is the classifier's first, one of its first five.
+        reference_top1, reference_top5: the same of the reference.
+        agreement: (P, C), whether both have the same first.
+    """
+
+    keys: list[str]
+    unreadable: list[str]
+    top1: NDArray[np.uint8]
+    top5: NDArray[np.uint8]
+    reference_top1: NDArray[np.uint8]
+    reference_top5: NDArray[np.uint8]
+    agreement: NDArray[np.uint8]
+
+
+def labelled_pictures(
+    folder: Path, class_names: Sequence[str], *, labels_from: str, limit: int | None
+) -> list[LabelledPicture]:
+    """The pictures in `folder`/CLASS/, in an order that mixes the classes evenly.
+
+    Args:
+        class_names: a folder's name gives the index of its class in these.
+        labels_from: where they come from, for messages.
+        limit: how many pictures at most.
+
+    Raises:
+        InputError: no pictures, or a folder that names no class.
+    """
+    index = {name: i for i, name in enumerate(class_names)}
+    by_class: dict[str, list[Path]] = {}
+    for path in list_images(folder):
+        by_class.setdefault(path.relative_to(folder).parts[0], []).append(path)
+    unknown = [name for name in by_class if name not in index]
+    if unknown:
+        raise InputError(
+            f"{folder / unknown[0]} is no class of {labels_from} ({len(unknown)} such); pictures "
+            "must lie in folders named by class: wnids, or names with --labels FILE"
+        )
+    pictures = [
+        (place, name, LabelledPicture(path, path.relative_to(folder).as_posix(), index[name]))
+        for name, paths in by_class.items()
+        for place, path in enumerate(paths)
+    ]
+    # The first of every class, then the second: whatever the limit, the classes stay balanced.
+    ordered = [picture for _, _, picture in sorted(pictures, key=lambda p: (p[0], p[1]))]
+    return ordered[:limit]
+
+
+def evaluate(
+    model: Predictor,
+    reference: Predictor,
+    pictures: list[LabelledPicture],
+    conditions: Sequence[Condition],
+    *,
+    workers: int,
+) -> Iterator[int | Outcomes]:
+    """Yields how many pictures each batch brought, and at last the outcomes of all of them.
+
+    Pictures are read and compressed in `workers` processes and dropped once classified. Under
+    `torchrun` every rank takes its share, and all end with the same outcomes.
+
+    Raises:
+        InputError: no picture can be read, or a label that the classifier does not have.
+    """
+    own = pictures[rank() :: world()]
+    loader = DataLoader(
+        _Degraded(own, conditions, model.input_size),
+        batch_size=_BATCH,
+        num_workers=workers,
+        collate_fn=list,
+    )
+    rows: list[tuple[str, NDArray[np.uint8]]] = []
+    unreadable: list[str] = []
+    for batch in loader:
+        for i, images in batch:
+            if images is None:
+                unreadable.append(own[i].key)
+        read = [(own[i], images) for i, images in batch if images is not None]
+        if read:
+            stack = np.concatenate([images for _, images in read])
+            labels = np.repeat([p.label for p, _ in read], len(conditions))
+            hits = _hits(model.logits(stack), reference.logits(stack), labels)
+            per_picture = hits.reshape(len(read), len(conditions), hits.shape[1])
+            rows += [(p.key, h) for (p, _), h in zip(read, per_picture, strict=True)]
+        yield len(batch)
+    shares = gather((rows, unreadable))
+    by_key = dict(row for share in shares for row in share[0])
+    if not by_key:
+        raise InputError(f"none of the {len(pictures)} pictures can be read")
+    keys = [p.key for p in pictures if p.key in by_key]
+    table = np.stack([by_key[key] for key in keys])
+    yield Outcomes(
+        keys, sorted(key for share in shares for key in share[1]), *np.moveaxis(table, 2, 0)
+    )
+
+
+def _hits(
+    logits: NDArray[np.float32], reference: NDArray[np.float32], labels: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """(N, 5) of 0 and 1, in the order of the tables in Outcomes."""
+    if labels.max() >= logits.shape[1] or logits.shape != reference.shape:
+        raise InputError(
+            f"logits of shape {logits.shape} and {reference.shape} do not fit labels up to "
+            f"{labels.max()}; is this the right list of classes, and --against the same kind?"
+        )
+    if not (np.isfinite(logits).all() and np.isfinite(reference).all()):
+        raise InputError("a classifier gave logits that are NaN or infinite")
+    first, reference_first = logits.argmax(1), reference.argmax(1)
+    hits = [
+        first == labels,
+        _in_top5(logits, labels),
+        reference_first == labels,
+        _in_top5(reference, labels),
+        first == reference_first,
+    ]
+    return np.asarray(np.stack(hits, axis=1), np.uint8)
+
+
+def _in_top5(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    result: NDArray[np.bool_] = (logits > own).sum(axis=1) < 5
+    return result
+
+
+class _Degraded(Dataset[tuple[int, NDArray[np.uint8] | None]]):
+    """Item i: picture i under every condition, (C, S, S, 3); None where it cannot be read."""
+
+    def __init__(
+        self, pictures: list[LabelledPicture], conditions: Sequence[Condition], size: int
+    ) -> None:
+        self.pictures, self.conditions, self.size = pictures, conditions, size
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, i: int) -> tuple[int, NDArray[np.uint8] | None]:
+        picture = self.pictures[i]
+        try:
+            image = centre_crop(read_image(picture.path), self.size)
+        except InputError:
+            return i, None
+        return i, np.stack([c.apply(image, picture.key) for c in self.conditions])

@@ -1,0 +1,185 @@
+"""Everything that classifies a picture, whatever it is stored as, behind one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, read_manifest, sha256
+from afd_mobile.backbones import Backbone, Normalize, load_backbone
+from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
+from afd_mobile.errors import InputError
+from afd_mobile.fusion import fuse
+from afd_mobile.litert import LiteRtModel
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Attributes:
+    name: for people.
+    sha256: of the file that is measured; None for a classifier by name.
+    input_size: S, pixels.
+    logits: pictures (N, S, S, 3) uint8 RGB -> logits (N, classes).
+    backbone: the classifier that is inside, for the comparison without correction.
+    """
+
+    name: str
+    sha256: str | None
+    input_size: int
+    logits: Callable[[NDArray[np.uint8]], Logits]
+    backbone: Callable[[], Backbone]
+
+
+def open_predictor(target: str, device: torch.device) -> Predictor:
+    """A checkpoint (a file, or a shipped one's name), an export folder, or a model file in one.
+
+    Of a folder the float32 TFLite file is taken, or the only one there is. Checkpoints run on
+    `device`, files on the CPU.
+
+    Raises:
+        InputError: nothing of the kind, or not said what it is fed with.
+    """
+    path = Path(target)
+    if path.is_dir():
+        return _exported(_shipped_file(path))
+    if path.suffix in (".onnx", ".tflite"):
+        if not path.is_file():
+            raise InputError(f"no such file: {path}")
+        return _exported(path)
+    checkpoint = find_checkpoint(target)
+    loaded = load_checkpoint(checkpoint)
+    if loaded.backbone is None:
+        raise InputError(
+            f"checkpoint {checkpoint} does not say for which classifier; export it with "
+            "afd-export --backbone NAME and give the folder"
+        )
+    backbone = load_backbone(loaded.backbone, tap=loaded.tap)
+    return Predictor(
+        checkpoint.stem,
+        sha256(checkpoint),
+        backbone.input_size,
+        _torch_logits(backbone, fuse(loaded.module), device),
+        lambda: backbone,
+    )
+
+
+def plain_predictor(of: Predictor, device: torch.device) -> Predictor:
+    """The same classifier without correction."""
+    backbone = of.backbone()
+    logits = _torch_logits(backbone, None, device)
+    return Predictor(backbone.name, None, of.input_size, logits, lambda: backbone)
+
+
+# --- PyTorch ------------------------------------------------------------------------------------
+
+
+def _torch_logits(
+    backbone: Backbone, module: torch.nn.Module | None, device: torch.device
+) -> Callable[[NDArray[np.uint8]], Logits]:
+    normalize = Normalize(backbone.mean, backbone.std).to(device)
+    head, tail = backbone.head.to(device), backbone.tail.to(device)
+    if module is not None:
+        module = module.to(device)
+
+    @torch.inference_mode()
+    def logits(pictures: NDArray[np.uint8]) -> Logits:
+        image = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float()
+        features = head(normalize(image))
+        if module is not None:
+            features = module(features, image)
+        result: Logits = tail(features).float().cpu().numpy()
+        return result
+
+    return logits
+
+
+# --- exported files -----------------------------------------------------------------------------
+
+
+def _shipped_file(folder: Path) -> Path:
+    files = [f for f in read_manifest(folder)["files"] if f["path"].endswith(".tflite")]
+    chosen = [f for f in files if f.get("precision") == Precision.FLOAT32.value] or files
+    if len(chosen) != 1:
+        names = ", ".join(f["path"] for f in files) or "no .tflite"
+        raise InputError(f"{folder} holds {names}; give the file to evaluate")
+    return folder / str(chosen[0]["path"])
+
+
+def _exported(path: Path) -> Predictor:
+    """A model file, fed as the manifest beside it says."""
+    if not (path.parent / MANIFEST).is_file():
+        raise InputError(
+            f"no {MANIFEST} beside {path} says what it is fed with; keep it in its export folder"
+        )
+    manifest = read_manifest(path.parent)
+    try:
+        if manifest["scope"] != Scope.CLASSIFIER.value:
+            raise InputError(f"{path} gives {manifest['scope']}, not logits; nothing to evaluate")
+        record = manifest["backbone"]
+        size = int(record["input_size"])
+        normalized = InputRange(manifest["input_range"]) is InputRange.NORMALIZED
+        mean, std = (np.asarray(record[k], np.float32) * 255 for k in ("mean", "std"))
+        known = {str(f["path"]) for f in manifest["files"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path.parent / MANIFEST} is broken: {error!r}; export again") from error
+    if path.name not in known:
+        raise InputError(f"{path.parent / MANIFEST} does not know {path.name}; export it again")
+    run = _litert(path) if path.suffix == ".tflite" else _onnxruntime(path)
+
+    def logits(pictures: NDArray[np.uint8]) -> Logits:
+        images = pictures.astype(np.float32)
+        if normalized:
+            images = (images - mean) / std
+        return np.concatenate([run(image[None]) for image in images])
+
+    return Predictor(
+        path.name, sha256(path), size, logits, lambda: _recorded_backbone(path, manifest)
+    )
+
+
+def _litert(path: Path) -> Callable[[NDArray[np.float32]], Logits]:
+    return LiteRtModel(path, threads=os.cpu_count() or 1).run
+
+
+def _onnxruntime(path: Path) -> Callable[[NDArray[np.float32]], Logits]:
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own errors share no base class
+        raise InputError(f"{path} is no ONNX model that onnxruntime runs: {error}") from error
+    name = session.get_inputs()[0].name
+
+    def run(image: NDArray[np.float32]) -> Logits:
+        nchw = np.ascontiguousarray(image.transpose(0, 3, 1, 2))
+        result: Logits = session.run(None, {name: nchw})[0]
+        return result
+
+    return run
+
+
+def _recorded_backbone(path: Path, manifest: dict[str, Any]) -> Backbone:
+    record = manifest["backbone"]
+    if record["weights"] == "file":
+        raise InputError(
+            f"{path} was exported with a person's own weights for {record['name']}; compare it "
+            "with another export: --against FOLDER"
+        )
+    return load_backbone(
+        record["name"],
+        tap=record["tap"],
+        weights="auto" if record["trained"] else "random",
+        mean=tuple(record["mean"]),
+        std=tuple(record["std"]),
+        input_size=record["input_size"],
+        seed=manifest["seed"],
+    )
