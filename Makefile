@@ -1,9 +1,9 @@
-# make setup | demo | test | check. Everything is installed into .venv, which `setup` keeps current.
+# make setup | demo | test | accuracy | check. Everything is installed into .venv, which `setup` keeps current.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test check gpu-env clean
+.PHONY: setup demo test accuracy check gpu-env clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -24,6 +24,28 @@ test: setup
 gpu-env: setup
 	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
 	$(BIN)/uv pip install --quiet --python .venv-gpu/bin/python ai-edge-litert==2.3.0 numpy==1.26.4
+
+# The whole accuracy table, from the exported float32 files; IMAGES: folders named by wnid.
+IMAGES ?= ../shared/images/imagenet_dev
+CHECKPOINTS := afd-mobilenet_v2-mobile afd-mobilenet_v2-paper afd-squeezenet1_1-mobile
+RESULTS := $(foreach c,$(CHECKPOINTS),$(foreach k,jpeg repeated avif,exports/accuracy/$(c)-$(k).json))
+jpeg := --qualities 25 18 15 10 7
+repeated := --qualities clean --times 1 2 3 4 5
+avif := --codec avif $(jpeg)
+
+accuracy: setup $(RESULTS)
+	$(BIN)/afd-eval table $(RESULTS) --out docs/accuracy.md --plot docs/accuracy.png
+
+exports/accuracy/%/manifest.json: models/%.safetensors
+	mkdir -p exports/accuracy
+	$(BIN)/afd-export --fuse --checkpoint $* --precision float32 --out exports/accuracy/$* --force
+
+define result
+exports/accuracy/%-$(1).json: exports/accuracy/%/manifest.json
+	$(BIN)/afd-eval exports/accuracy/$$* --images $(IMAGES) $($(1)) --json $$@
+endef
+$(foreach k,jpeg repeated avif,$(eval $(call result,$(k))))
+.PRECIOUS: exports/accuracy/%/manifest.json
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -108,13 +108,15 @@ def markdown_table(reports: Sequence[Report]) -> str:
 
 
 def draw(reports: Sequence[Report]) -> bytes:
-    """A PNG: top-1 over the conditions, one panel for each report."""
+    """A PNG: top-1 over the conditions, one panel for each report, three in a row."""
     # Only this function needs it, and it takes half a second to import.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * len(reports), 3.8), dpi=120, layout="constrained")
-    panels = figure.subplots(1, len(reports), sharey=True, squeeze=False)[0]
-    for panel, report in zip(panels, reports, strict=True):
+    columns = min(3, len(reports))
+    lines = -(-len(reports) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.4 * lines), dpi=120, layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flat
+    for report, panel in zip(reports, panels, strict=False):
         rows: list[Row] = report["conditions"]
         degraded = [r for r in rows if r["condition"] != "clean"]
         clean = next(r for r in rows if r["condition"] == "clean")
@@ -133,8 +135,10 @@ def draw(reports: Sequence[Report]) -> bytes:
         panel.set_xticks(x, [r["condition"] for r in degraded])
         panel.set_title(report["model"], fontsize="medium")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("top-1 in %")
-    panels[0].legend()
+    for unused in list(panels):
+        unused.set_axis_off()
+    figure.axes[0].set_ylabel("top-1 in %")
+    figure.axes[0].legend()
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()

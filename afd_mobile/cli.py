@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from afd_mobile.command import Parser, one_of, positive, run_command
 from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition
@@ -397,9 +397,59 @@ def _drift_parser() -> argparse.ArgumentParser:
         metavar="NAME|PATH",
         help="(default: %(default)s)",
     )
+    parser.add_argument(
+        "--tap",
+        metavar="NODE",
+        help="where features are looked at, such as D1 for the paper's first layer (default: the "
+        "checkpoint's tap; elsewhere there is no correction to show)",
+    )
     parser.add_argument("--limit", type=positive, default=100, metavar="N", help="pictures at most")
     return parser
 
 
 def _drift(arguments: argparse.Namespace) -> None:
-    raise NotImplementedError
+    import dataclasses
+
+    from tqdm import tqdm
+
+    from afd_mobile import drift
+    from afd_mobile.artifacts import to_json
+    from afd_mobile.backbones import load_backbone
+    from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
+    from afd_mobile.datasets import list_images, read_image
+    from afd_mobile.errors import OutputError
+    from afd_mobile.files import write_whole
+
+    images = list_images(arguments.images)[: arguments.limit]
+    path = find_checkpoint(arguments.checkpoint)
+    checkpoint = load_checkpoint(path)
+    if checkpoint.backbone is None:
+        raise InputError(f"checkpoint {path} does not say for which classifier it is")
+    backbone = load_backbone(checkpoint.backbone, tap=arguments.tap or checkpoint.tap)
+    module = checkpoint.module if backbone.tap == checkpoint.tap else None
+    curves = drift.measure_drift(backbone, module, tqdm(images, unit="picture"))
+    maps = drift.drift_maps(backbone, module, read_image(images[0]), QUALITIES)
+    out: Path = arguments.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make folder {out}: {error.strerror}") from error
+    content = {
+        "checkpoint": path.stem,
+        "tap": backbone.tap,
+        "pictures": len(images),
+        "map_picture": images[0].name,
+        "curves": [_as_lists(dataclasses.asdict(curve)) for curve in curves],
+    }
+    write_whole(out / "drift.json", to_json(content))
+    write_whole(out / "curves.png", drift.draw_curves(curves))
+    write_whole(out / "maps.png", drift.draw_maps(maps))
+    for curve in curves:
+        corrected = "" if curve.mean_after is None else f", corrected {curve.mean_after:.1f}"
+        print(f"QF {curve.quality:<3} mean drift {curve.mean_before:.1f} degrees{corrected}")
+    print(f"{out}: drift.json, curves.png, maps.png")
+
+
+def _as_lists(values: dict[str, Any]) -> dict[str, Any]:
+    """numpy's arrays as JSON's lists."""
+    return {k: v.tolist() if hasattr(v, "tolist") else v for k, v in values.items()}

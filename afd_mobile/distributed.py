@@ -22,6 +22,8 @@ def ranks(device: torch.device) -> Iterator[None]:
     if "WORLD_SIZE" not in os.environ:
         yield
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what gathered objects travel through
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
@@ -50,9 +52,9 @@ def gather(value: T) -> list[T]:
     """Every rank's `value`, in the order of ranks, on every rank."""
     if world() == 1:
         return [value]
-    values: list[T | None] = [None] * world()
+    values: list[T] = [value] * world()
     dist.all_gather_object(values, value)
-    return [v for v in values if v is not None]
+    return values
 
 
 def device_of(name: str) -> torch.device:

@@ -15,6 +15,7 @@ from afd_mobile.repconv import RepConv
 
 BODY_CHANNELS = 40
 SUMMARY_CHANNELS = 32
+STRENGTH_LOGIT = 5.0
 
 
 class BlockRepeat(nn.Module):
@@ -133,6 +134,22 @@ class BlockScaleFeNet(nn.Module):
         """The logits, (N, C), of the correction's strength: is the picture compressed at all?"""
         logits: Tensor = self.strength(self.summarize(drift_map)).flatten(1)
         return logits
+
+    @torch.no_grad()
+    def sharpen_strength(self, clean_maps: Tensor, compressed_maps: Tensor) -> None:
+        """Steepens the strength, so that clean pictures get none of the correction.
+
+        Training ends with a soft sigmoid between kinds of pictures that hardly overlap. Its logits
+        are scaled and shifted so that for each channel 95 % of the clean maps come out below
+        -STRENGTH_LOGIT and 95 % of the compressed above it; channels where these meet stay.
+        """
+        low = self.compression_logits(clean_maps).quantile(0.95, dim=0)
+        high = self.compression_logits(compressed_maps).quantile(0.05, dim=0)
+        scale = torch.where(high > low, 2 * STRENGTH_LOGIT / (high - low), 1.0).clamp_min(1.0)
+        middle = torch.where(high > low, (high + low) / 2, 0.0)
+        assert self.strength.bias is not None
+        self.strength.weight.mul_(scale[:, None, None, None])
+        self.strength.bias.sub_(middle).mul_(scale)
 
     def reset_to_zero(self) -> None:
         nn.init.zeros_(self.out.weight)

@@ -61,6 +61,7 @@ def _is_strided_depthwise(conv: nn.Conv2d) -> bool:
         and conv.kernel_size == (kernel, kernel)
         and kernel % 2 == 1
         and conv.padding == (kernel // 2, kernel // 2)
+        and conv.padding_mode == "zeros"
         and conv.bias is not None
     )
 

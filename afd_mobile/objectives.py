@@ -72,7 +72,8 @@ class Distill(nn.Module):
             reduction="batchmean",
         )
         deep = [_normalized_mse(x, t) for x, t in zip(deeper, target_deeper, strict=True)]
-        loss = loss + DEEP_WEIGHT * torch.stack(deep).mean()
+        if deep:  # a small crop or network may have nothing deeper than the tap
+            loss = loss + DEEP_WEIGHT * torch.stack(deep).mean()
         loss = loss + TAP_WEIGHT * _normalized_mse(corrected, target)
         if presence is not None:
             loss = loss + COMPRESSION_WEIGHT * _known_cross_entropy(presence, compressed_share)

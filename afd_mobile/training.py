@@ -24,12 +24,14 @@ from torch.utils.data import DataLoader
 
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone
-from afd_mobile.datasets import CompressedCrops, read_image
+from afd_mobile.datasets import CompressedCrops, centre_crop, read_image
+from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.distributed import mean_over_ranks, rank, world
 from afd_mobile.errors import InputError, UsageError
+from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.files import write_whole
 from afd_mobile.objectives import OBJECTIVES
-from afd_mobile.validation import Validation, split
+from afd_mobile.validation import MAX_PICTURES, Validation, split
 
 SAVE_EVERY_S = 120.0
 VALIDATIONS = 10
@@ -153,7 +155,7 @@ def train(
     start = run.load(module) if resume else 0
     step: nn.Module = OBJECTIVES[settings.objective](module, backbone, settings.crop, device)
     if world() > 1:
-        step = DistributedDataParallel(step, broadcast_buffers=False)
+        step = DistributedDataParallel(step, forward_sync_buffers=False)
     validation = Validation(backbone, held_out, device) if held_out and rank() == 0 else None
     crops = CompressedCrops(
         training_images, settings.crop, clean_share=recipe.clean_share, seed=settings.seed
@@ -165,7 +167,9 @@ def train(
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
     )
-    saved, smooth = time.monotonic(), 0.0
+    if start == iterations:  # stopped between its last state and its result
+        yield Progress(start, run.smooth_loss, run.smooth_loss, run.curve)
+    saved = time.monotonic()
     for iteration, batch in enumerate(loader, start=start + 1):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * recipe.schedule(iteration / iterations)
@@ -178,18 +182,43 @@ def train(
         value = mean_over_ranks(loss).item()
         if not math.isfinite(value):
             raise InputError(f"the loss became {value} at iteration {iteration}")
-        smooth = value if iteration == start + 1 else 0.98 * smooth + 0.02 * value
+        before = value if math.isnan(run.smooth_loss) else run.smooth_loss
+        run.smooth_loss = 0.98 * before + 0.02 * value
         if validation and iteration % max(1, iterations // VALIDATIONS) == 0:
             best = module if recipe.ema is None else cast(AfdModule, average.module)
-            run.curve.append(_curve_point(iteration * settings.batch, smooth, validation, best))
+            run.curve.append(
+                _curve_point(iteration * settings.batch, run.smooth_loss, validation, best)
+            )
             module.train()
         if time.monotonic() - saved > SAVE_EVERY_S or iteration == iterations:
             run.save(iteration, module)
             saved = time.monotonic()
-        yield Progress(iteration, value, smooth, run.curve)
+        yield Progress(iteration, value, run.smooth_loss, run.curve)
     if recipe.ema is not None:
         module.load_state_dict(average.module.state_dict())
     module.eval()
+    sharpen_strength(module, training_images, backbone.input_size)
+
+
+def sharpen_strength(module: AfdModule, images: list[Path], size: int) -> None:
+    """Sharpens the mobile network's strength between clean pictures and those of QF 25.
+
+    Args:
+        images: at most MAX_PICTURES of them are used, evenly spread; centre crops of `size`.
+    """
+    if not isinstance(module.fe_net, BlockScaleFeNet):
+        return
+    chosen = images[:: -(-len(images) // MAX_PICTURES)]
+    crops = [centre_crop(read_image(p), size) for p in chosen]
+    device = next(module.parameters()).device
+
+    def maps(quality: int | None) -> Tensor:
+        pictures = np.stack([jpeg(crop, quality) for crop in crops])
+        with torch.no_grad():
+            drift_map: Tensor = module.fde_net(_pictures(torch.from_numpy(pictures)).to(device))
+        return drift_map
+
+    module.fe_net.sharpen_strength(maps(None), maps(max(QUALITIES)))
 
 
 def _curve_point(
@@ -262,6 +291,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     average: AveragedModel
     curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    smooth_loss: float = math.nan
 
     def save(self, iteration: int, module: AfdModule) -> None:
         if rank() != 0:
@@ -274,6 +304,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
             "curve": self.curve,
+            "smooth_loss": self.smooth_loss,
         }
         torch.save(state, buffer)
         write_whole(self.path, buffer.getvalue())
@@ -299,5 +330,5 @@ class _Run:
         module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
-        self.curve = state["curve"]
+        self.curve, self.smooth_loss = state["curve"], state.get("smooth_loss", math.nan)
         return iteration

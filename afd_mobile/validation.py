@@ -21,8 +21,9 @@ _BATCH = 16
 
 def split(images: list[Path]) -> tuple[list[Path], list[Path]]:
     """(training, validation): every 20th picture is held out; none of fewer than 20."""
-    held_out = images[::20] if len(images) >= 20 else []
-    return [p for p in images if p not in set(held_out)], held_out
+    if len(images) < 20:
+        return images, []
+    return [p for i, p in enumerate(images) if i % 20], images[::20]
 
 
 class Validation:
@@ -33,7 +34,8 @@ class Validation:
     """
 
     def __init__(self, backbone: Backbone, images: list[Path], device: torch.device) -> None:
-        self.backbone, self.device = backbone, device
+        self.head, self.tail = backbone.head.to(device), backbone.tail.to(device)
+        self.device = device
         self.normalize = Normalize(backbone.mean, backbone.std).to(device)
         chosen = images[:: -(-len(images) // MAX_PICTURES)]
         crops = [centre_crop(read_image(p), backbone.input_size) for p in chosen]
@@ -67,9 +69,9 @@ class Validation:
         for first in range(0, len(pictures), _BATCH):
             batch = torch.from_numpy(pictures[first : first + _BATCH])
             image = batch.to(self.device).permute(0, 3, 1, 2).float()
-            features = self.backbone.head(self.normalize(image))
+            features = self.head(self.normalize(image))
             if module is not None:
                 features = module(features, image)
-            top1.append(self.backbone.tail(features).argmax(1).cpu())
+            top1.append(self.tail(features).argmax(1).cpu())
         result: NDArray[np.int64] = torch.cat(top1).numpy()
         return result

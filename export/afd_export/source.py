@@ -59,6 +59,11 @@ def find_source(request: ExportRequest) -> ExportSource:
     if checkpoint is not None and path is not None:
         afd = checkpoint.module
         _check_fit(afd.config, backbone, path)
+        if afd.config.drift_input != "dct":
+            raise InputError(
+                f"checkpoint {path} is an ablation (--drift-input {afd.config.drift_input}), not "
+                "for phones; measure it with afd-eval, or train with --drift-input dct"
+            )
         name = path.stem
     elif request.checkpoint == RANDOM_CHECKPOINT:
         torch.manual_seed(request.seed)

@@ -43,10 +43,3 @@ def photographs() -> Path:
 def corrected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped checkpoint in all default precisions."""
     return export(tmp_path_factory.mktemp("e2e") / "corrected")
-
-
-@pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MobileNetV2 alone, by the same path."""
-    arguments = ("--checkpoint", "none", "--backbone", "mobilenet_v2", "--precision", "float32")
-    return export(tmp_path_factory.mktemp("e2e") / "plain", *arguments)
