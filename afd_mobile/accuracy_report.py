@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from afd_mobile.accuracy import RESAMPLES, SEED, Accuracy
+from afd_mobile.degrade import CLEAN
 from afd_mobile.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -19,6 +20,17 @@ _PACKAGES = ("afd-mobile", "torch", "ai-edge-litert", "onnxruntime", "numpy", "p
 
 Report = dict[str, Any]
 Row = dict[str, Any]  # a ConditionAccuracy as JSON
+
+# The printed tables: headers, and keys of a Row.
+_PRINTED = (
+    {
+        "reference top-1": "reference_top1",
+        "top-1": "top1",
+        "difference": "difference",
+        "recovered share": "recovered_share",
+    },
+    {"reference top-5": "reference_top5", "top-5": "top5", "same top-1": "agreement"},
+)
 
 
 def report_of(accuracy: Accuracy, *, model: str, sha256: str | None, reference: str) -> Report:
@@ -42,7 +54,7 @@ def read_report(path: Path) -> Report:
     """A file that `--json` wrote.
 
     Raises:
-        InputError: it is missing, broken, or of another schema version.
+        InputError: it is missing, broken, something else, or of another schema version.
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -52,27 +64,37 @@ def read_report(path: Path) -> Report:
     if found != SCHEMA_VERSION:
         raise InputError(f"{path} has schema version {found}, expected {SCHEMA_VERSION}")
     result: Report = report
+    try:
+        markdown_table([result])
+        if CLEAN.name not in [row["condition"] for row in result["conditions"]]:
+            raise ValueError("no clean condition")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no result of afd-eval --json: {error!r}") from error
     return result
 
 
 def text_table(report: Report) -> list[str]:
-    """What the command prints: a line for every condition, then the mean."""
-    lines = [
-        f"{'':<11}{'top-1 %':>13}{'':<11}{'difference':<24}{'recovered %':<24}top-5 %      agree %",
-    ]
-    for row in report["conditions"]:
-        lines.append(
-            f"{row['condition']:<11}{_percent(row['reference_top1']):>6} > "
-            f"{_percent(row['top1']):<13} {_with_interval(row['difference'], '+'):<24}"
-            f"{_with_interval(row['recovered_share']):<24}"
-            f"{_percent(row['reference_top5'])} > {_percent(row['top5']):<8}"
-            f"{_percent(row['agreement']):>6}"
-        )
-    lines.append(
-        f"{report['pictures']} pictures; recovered share on average "
-        f"{_with_interval(report['recovered_share'])}; brackets: 95 % intervals"
-    )
+    """What the command prints: two tables with a line for every condition, then the mean."""
+    lines = [line for columns in _PRINTED for line in _aligned(report["conditions"], columns)]
+    lines.append(f"in %, brackets: 95 % intervals; {report['pictures']} pictures")
+    if report["recovered_share"]:
+        lines[-1] += f"; recovered share on average {_with_interval(report['recovered_share'])}"
     return lines
+
+
+def _aligned(rows: Sequence[Row], columns: dict[str, str]) -> list[str]:
+    """The conditions and these columns, each as wide as its longest cell."""
+    names = [row["condition"] for row in rows]
+    table = [["", *names]]
+    for header, key in columns.items():
+        sign = "+" if key == "difference" else ""
+        cells = [_with_interval(row[key], sign, width=6) for row in rows]
+        table.append([f"{'':2}{header}", *cells])
+    widths = [max(map(len, column)) for column in table]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in zip(*table, strict=True)
+    ]
 
 
 def markdown_table(reports: Sequence[Report]) -> str:
@@ -80,14 +102,17 @@ def markdown_table(reports: Sequence[Report]) -> str:
     blocks: list[str] = []
     for report in reports:
         rows: list[Row] = report["conditions"]
-        heading = f"{report['model']} against {report['reference']}, {report['pictures']} pictures"
+        model, reference, mean = (report[k] for k in ("model", "reference", "recovered_share"))
+        heading = f"{model} against {reference}, {report['pictures']} pictures"
         blocks.append(
             "\n".join(
                 [
                     f"| {heading} | " + " | ".join(r["condition"] for r in rows) + " |",
                     "|---" * (len(rows) + 1) + "|",
-                    _markdown_row("top-1, direct", [_percent(r["reference_top1"]) for r in rows]),
-                    _markdown_row("top-1, corrected", [_percent(r["top1"]) for r in rows]),
+                    _markdown_row(
+                        "top-1, reference", [_percent(r["reference_top1"]) for r in rows]
+                    ),
+                    _markdown_row("top-1", [_percent(r["top1"]) for r in rows]),
                     _markdown_row(
                         "difference", [_with_interval(r["difference"], "+") for r in rows]
                     ),
@@ -95,14 +120,14 @@ def markdown_table(reports: Sequence[Report]) -> str:
                         "recovered share", [_with_interval(r["recovered_share"]) for r in rows]
                     ),
                     _markdown_row(
-                        "top-5, direct > corrected",
+                        "top-5, reference > own",
                         [f"{_percent(r['reference_top5'])} > {_percent(r['top5'])}" for r in rows],
                     ),
                     _markdown_row("same top-1", [_percent(r["agreement"]) for r in rows]),
                 ]
             )
-            + "\n\nRecovered share on average over single compressions: "
-            + f"{_with_interval(report['recovered_share'])} %."
+            + "\n\nIn %; brackets: 95 % intervals."
+            + (f" Recovered share on average: {_with_interval(mean)}." if mean else "")
         )
     return "\n\n".join(blocks) + "\n"
 
@@ -121,19 +146,28 @@ def draw(reports: Sequence[Report]) -> bytes:
         degraded = [r for r in rows if r["condition"] != "clean"]
         clean = next(r for r in rows if r["condition"] == "clean")
         x = list(range(len(degraded)))
-        panel.axhline(100 * clean["reference_top1"]["value"], color="0.5", ls="--", label="clean")
-        for key, label, colour, marker in (
-            ("top1", "corrected", "tab:blue", "o"),
-            ("reference_top1", "direct", "tab:red", "s"),
+        panel.axhline(
+            100 * clean["reference_top1"]["value"], color="0.5", ls="--", label="reference, clean"
+        )
+        for key, label, colour, marker, shift in (
+            ("top1", "model", "tab:blue", "o", -0.05),
+            ("reference_top1", "reference", "tab:red", "s", 0.05),
         ):
             values = [100 * r[key]["value"] for r in degraded]
             low = [v - 100 * r[key]["low"] for v, r in zip(values, degraded, strict=True)]
             high = [100 * r[key]["high"] - v for v, r in zip(values, degraded, strict=True)]
             panel.errorbar(
-                x, values, (low, high), color=colour, marker=marker, label=label, capsize=3
+                [place + shift for place in x],
+                values,
+                (low, high),
+                color=colour,
+                marker=marker,
+                label=label,
+                capsize=3,
             )
-        panel.set_xticks(x, [r["condition"] for r in degraded])
-        panel.set_title(report["model"], fontsize="medium")
+        slanted = {"rotation": 45, "ha": "right"} if len(x) > 5 else {}
+        panel.set_xticks(x, [r["condition"] for r in degraded], **slanted)
+        panel.set_title(f"{report['model']}\nagainst {report['reference']}", fontsize="medium")
         panel.grid(alpha=0.3)
     for unused in list(panels):
         unused.set_axis_off()
@@ -152,8 +186,8 @@ def _percent(estimate: dict[str, float]) -> str:
     return f"{100 * estimate['value']:.1f}"
 
 
-def _with_interval(estimate: dict[str, float] | None, sign: str = "") -> str:
+def _with_interval(estimate: dict[str, float] | None, sign: str = "", width: int = 0) -> str:
     if estimate is None:
         return ""
     value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
-    return f"{value:{sign}.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:{sign}{width}.1f} [{low:.1f}, {high:.1f}]"

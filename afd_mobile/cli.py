@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from afd_mobile.command import Parser, one_of, positive, run_command
 from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition
-from afd_mobile.errors import InputError, UsageError
+from afd_mobile.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from afd_mobile.afd_module import AfdModule
@@ -155,13 +155,19 @@ def _train(arguments: argparse.Namespace) -> None:
             device=device,
             workers=arguments.workers,
         )
-        with tqdm(total=arguments.iterations, unit="it", disable=distributed.rank() > 0) as bar:
+        silent = distributed.rank() > 0
+        # The delay: no bar before the first iteration, so that an error is one line.
+        with tqdm(total=arguments.iterations, unit="it", disable=silent, delay=0.01) as bar:
             for progress in steps:
                 bar.update(progress.iteration - bar.n)
                 bar.set_postfix(_postfix(progress), refresh=False)
         if distributed.rank() > 0:
             return
-    record = {"pictures": len(images), **settings.as_dict(), "init": arguments.init}
+    record = {
+        "pictures": len(images),
+        **settings.as_dict(),
+        "init": arguments.init and Path(arguments.init).stem,
+    }
     record["curve"] = progress.curve
     save_checkpoint(out, Checkpoint(module, backbone.name, backbone.tap, record))
     state.unlink(missing_ok=True)
@@ -278,10 +284,9 @@ def _eval_parser() -> argparse.ArgumentParser:
 def _quality(text: str) -> int | None:
     if text == "clean":
         return None
-    value = int(text)
-    if not 1 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{value} is not a quality from 1 to 100")
-    return value
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a quality from 1 to 100 nor clean")
+    return int(text)
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -310,10 +315,15 @@ def _eval(arguments: argparse.Namespace) -> None:
             reference = plain_predictor(model, device)
         else:
             reference = open_predictor(arguments.against, device)
+        if len(names) != model.classes:
+            raise InputError(
+                f"{source} names {len(names)} classes, but {model.name} has {model.classes}; give "
+                "its own with --labels FILE, one a line"
+            )
         steps = evaluation.evaluate(
             model, reference, pictures, conditions, workers=arguments.workers
         )
-        own = len(pictures[distributed.rank() :: distributed.world()])
+        own = len(evaluation.own_share(pictures))
         with tqdm(total=own, unit="picture", disable=distributed.rank() > 0) as bar:
             for step in steps:
                 if isinstance(step, int):
@@ -344,12 +354,12 @@ def _class_names(labels: Path | None) -> tuple[list[str], str]:
     if labels is None:
         from afd_mobile.resources import imagenet_classes
 
-        return [wnid for wnid, _ in imagenet_classes()], "ImageNet's 1000"
+        return [wnid for wnid, _ in imagenet_classes()], "ImageNet"
     try:
-        names = labels.read_text(encoding="utf-8").split("\n")
+        lines = labels.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--labels {labels} cannot be read: {error}") from error
-    return [name.strip() for name in names if name.strip()], str(labels)
+    return [line.strip() for line in lines if line.strip()], f"--labels {labels}"
 
 
 def _check_outputs(json: Path | None, plot: Path | None) -> None:
@@ -359,6 +369,10 @@ def _check_outputs(json: Path | None, plot: Path | None) -> None:
     for path in (json, plot):
         if path and not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}")
+        if path and path.is_dir():
+            raise UsageError(f"{path} is a folder")
+        if path and not os.access(path.parent, os.W_OK):
+            raise OutputError(f"cannot write {path}: {path.parent} is not writable")
 
 
 def _table_parser() -> argparse.ArgumentParser:
@@ -417,7 +431,6 @@ def _drift(arguments: argparse.Namespace) -> None:
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
     from afd_mobile.datasets import list_images, read_image
-    from afd_mobile.errors import OutputError
     from afd_mobile.files import write_whole
 
     images = list_images(arguments.images)[: arguments.limit]

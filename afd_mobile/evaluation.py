@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,14 +73,30 @@ def labelled_pictures(
             f"{folder / unknown[0]} is no class of {labels_from} ({len(unknown)} such); pictures "
             "must lie in folders named by class: wnids, or names with --labels FILE"
         )
+    ambiguous = [name for name in by_class if class_names.count(name) > 1]
+    if ambiguous:
+        raise InputError(f"{folder / ambiguous[0]} is more than one class of {labels_from}")
     pictures = [
-        (place, name, LabelledPicture(path, path.relative_to(folder).as_posix(), index[name]))
+        (place, name, LabelledPicture(path, _key(path, folder), index[name]))
         for name, paths in by_class.items()
         for place, path in enumerate(paths)
     ]
     # The first of every class, then the second: whatever the limit, the classes stay balanced.
     ordered = [picture for _, _, picture in sorted(pictures, key=lambda p: (p[0], p[1]))]
     return ordered[:limit]
+
+
+def _key(path: Path, folder: Path) -> str:
+    """Its path below the folder; bytes that are no UTF-8 are spelled out."""
+    return os.fsencode(path.relative_to(folder).as_posix()).decode(errors="backslashreplace")
+
+
+def own_share(pictures: list[LabelledPicture]) -> list[LabelledPicture]:
+    """This rank's pictures. Ranks share whole batches, because what else is in a batch changes the
+    last digits of logits, and the outcomes must not depend on how many ranks there are."""
+    step = world() * _BATCH
+    firsts = range(rank() * _BATCH, len(pictures), step)
+    return [picture for first in firsts for picture in pictures[first : first + _BATCH]]
 
 
 def evaluate(
@@ -96,9 +113,14 @@ def evaluate(
     `torchrun` every rank takes its share, and all end with the same outcomes.
 
     Raises:
-        InputError: no picture can be read, or a label that the classifier does not have.
+        InputError: no picture can be read, or the classifiers do not fit each other or the labels.
     """
-    own = pictures[rank() :: world()]
+    if (model.input_size, model.classes) != (reference.input_size, reference.classes):
+        raise InputError(
+            f"{model.name} has {model.classes} classes and takes {model.input_size} pixels, "
+            f"{reference.name} {reference.classes} and {reference.input_size}: not comparable"
+        )
+    own = own_share(pictures)
     loader = DataLoader(
         _Degraded(own, conditions, model.input_size),
         batch_size=_BATCH,
@@ -153,8 +175,10 @@ def _hits(
 
 
 def _in_top5(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Of equal logits the first counts as greater, as in argmax."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)
-    result: NDArray[np.bool_] = (logits > own).sum(axis=1) < 5
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    result: NDArray[np.bool_] = ((logits > own) | (logits == own) & earlier).sum(axis=1) < 5
     return result
 
 

@@ -105,7 +105,11 @@ class BlockScaleFeNet(nn.Module):
             nn.ConvTranspose2d(o, i, step, step)
             for i, o in zip(ins[:0:-1], widths[:0:-1], strict=True)
         )
-        self.out = nn.ConvTranspose2d(outer, channels, step, step, bias=False)
+        self.out: nn.Conv2d | nn.ConvTranspose2d
+        if step == 1:
+            self.out = nn.Conv2d(outer, channels, 1, bias=False)
+        else:
+            self.out = nn.ConvTranspose2d(outer, channels, step, step, bias=False)
         self.summary = nn.Conv2d(width, SUMMARY_CHANNELS, 1)
         self.context = nn.Conv2d(SUMMARY_CHANNELS, width, 1)
         self.strength = nn.Conv2d(SUMMARY_CHANNELS, channels, 1)

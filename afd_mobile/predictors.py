@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from afd_mobile.fusion import fuse
 from afd_mobile.litert import LiteRtModel
 
 Logits = NDArray[np.float32]
+_Run = Callable[[NDArray[np.float32]], Logits]
+_Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Predictor:
     name: for people.
     sha256: of the file that is measured; None for a classifier by name.
     input_size: S, pixels.
+    classes: how many logits there are.
     logits: pictures (N, S, S, 3) uint8 RGB -> logits (N, classes).
     backbone: the classifier that is inside, for the comparison without correction.
     """
@@ -35,6 +39,7 @@ class Predictor:
     name: str
     sha256: str | None
     input_size: int
+    classes: int
     logits: Callable[[NDArray[np.uint8]], Logits]
     backbone: Callable[[], Backbone]
 
@@ -67,6 +72,7 @@ def open_predictor(target: str, device: torch.device) -> Predictor:
         checkpoint.stem,
         sha256(checkpoint),
         backbone.input_size,
+        backbone.classes,
         _torch_logits(backbone, fuse(loaded.module), device),
         lambda: backbone,
     )
@@ -76,7 +82,8 @@ def plain_predictor(of: Predictor, device: torch.device) -> Predictor:
     """The same classifier without correction."""
     backbone = of.backbone()
     logits = _torch_logits(backbone, None, device)
-    return Predictor(backbone.name, None, of.input_size, logits, lambda: backbone)
+    size, classes = backbone.input_size, backbone.classes
+    return Predictor(backbone.name, None, size, classes, logits, lambda: backbone)
 
 
 # --- PyTorch ------------------------------------------------------------------------------------
@@ -106,7 +113,9 @@ def _torch_logits(
 
 
 def _shipped_file(folder: Path) -> Path:
-    files = [f for f in read_manifest(folder)["files"] if f["path"].endswith(".tflite")]
+    manifest = read_manifest(folder)
+    with _well_formed(folder):
+        files = [f for f in manifest["files"] if f["path"].endswith(".tflite")]
     chosen = [f for f in files if f.get("precision") == Precision.FLOAT32.value] or files
     if len(chosen) != 1:
         names = ", ".join(f["path"] for f in files) or "no .tflite"
@@ -121,19 +130,24 @@ def _exported(path: Path) -> Predictor:
             f"no {MANIFEST} beside {path} says what it is fed with; keep it in its export folder"
         )
     manifest = read_manifest(path.parent)
-    try:
+    with _well_formed(path.parent):
         if manifest["scope"] != Scope.CLASSIFIER.value:
             raise InputError(f"{path} gives {manifest['scope']}, not logits; nothing to evaluate")
         record = manifest["backbone"]
-        size = int(record["input_size"])
+        size, classes = int(record["input_size"]), int(record["classes"])
         normalized = InputRange(manifest["input_range"]) is InputRange.NORMALIZED
-        mean, std = (np.asarray(record[k], np.float32) * 255 for k in ("mean", "std"))
-        known = {str(f["path"]) for f in manifest["files"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path.parent / MANIFEST} is broken: {error!r}; export again") from error
-    if path.name not in known:
+        mean, std = (np.asarray(record[k], np.float32).reshape(3) * 255 for k in ("mean", "std"))
+        hashes = {str(f["path"]): str(f["sha256"]) for f in manifest["files"]}
+    if path.name not in hashes:
         raise InputError(f"{path.parent / MANIFEST} does not know {path.name}; export it again")
-    run = _litert(path) if path.suffix == ".tflite" else _onnxruntime(path)
+    if sha256(path) != hashes[path.name]:  # LiteRT crashes on a truncated file
+        raise InputError(f"{path} is not the file that was exported; copy it or export it again")
+    run, given, result = _litert(path) if path.suffix == ".tflite" else _onnxruntime(path)
+    if (given, result) != ((1, size, size, 3), (1, classes)):
+        raise InputError(
+            f"{path} turns {given} into {result}, not what {path.parent / MANIFEST} says; export "
+            "it again"
+        )
 
     def logits(pictures: NDArray[np.uint8]) -> Logits:
         images = pictures.astype(np.float32)
@@ -142,44 +156,64 @@ def _exported(path: Path) -> Predictor:
         return np.concatenate([run(image[None]) for image in images])
 
     return Predictor(
-        path.name, sha256(path), size, logits, lambda: _recorded_backbone(path, manifest)
+        path.name,
+        hashes[path.name],
+        size,
+        classes,
+        logits,
+        lambda: _recorded_backbone(path, manifest),
     )
 
 
-def _litert(path: Path) -> Callable[[NDArray[np.float32]], Logits]:
-    return LiteRtModel(path, threads=os.cpu_count() or 1).run
+@contextmanager
+def _well_formed(folder: Path) -> Iterator[None]:
+    """Turns what a malformed manifest raises into an InputError."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / MANIFEST} is broken: {error!r}; export again") from error
 
 
-def _onnxruntime(path: Path) -> Callable[[NDArray[np.float32]], Logits]:
+def _litert(path: Path) -> tuple[_Run, _Shape, _Shape]:
+    model = LiteRtModel(path, threads=os.cpu_count() or 1)
+    return model.run, model.input.shape, model.output.shape
+
+
+def _onnxruntime(path: Path) -> tuple[_Run, _Shape, _Shape]:
     import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own errors share no base class
         raise InputError(f"{path} is no ONNX model that onnxruntime runs: {error}") from error
-    name = session.get_inputs()[0].name
+    given, result = session.get_inputs()[0], session.get_outputs()[0]
+    n, *chw = given.shape
 
     def run(image: NDArray[np.float32]) -> Logits:
         nchw = np.ascontiguousarray(image.transpose(0, 3, 1, 2))
-        result: Logits = session.run(None, {name: nchw})[0]
-        return result
+        logits: Logits = session.run(None, {given.name: nchw})[0]
+        return logits
 
-    return run
+    return run, (n, *chw[1:], *chw[:1]), tuple(result.shape)
 
 
 def _recorded_backbone(path: Path, manifest: dict[str, Any]) -> Backbone:
     record = manifest["backbone"]
-    if record["weights"] == "file":
+    with _well_formed(path.parent):
+        name, tap = str(record["name"]), str(record["tap"])
+        weights = "auto" if record["trained"] else "random"
+        own, seed = record["weights"] == "file", int(manifest["seed"])
+    if own:
         raise InputError(
-            f"{path} was exported with a person's own weights for {record['name']}; compare it "
+            f"{path} was exported with a person's own weights for {name}; compare it "
             "with another export: --against FOLDER"
         )
     return load_backbone(
-        record["name"],
-        tap=record["tap"],
-        weights="auto" if record["trained"] else "random",
+        name,
+        tap=tap,
+        weights=weights,
         mean=tuple(record["mean"]),
         std=tuple(record["std"]),
-        input_size=record["input_size"],
-        seed=manifest["seed"],
+        input_size=int(record["input_size"]),
+        seed=seed,
     )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from timm.optim import Muon
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from afd_mobile.afd_module import AfdModule
@@ -70,6 +70,20 @@ def _muon(parameters: Iterator[nn.Parameter], rate: float) -> torch.optim.Optimi
         parameters, lr=rate, nesterov=True, normalize_spatial=False
     )
     return optimizer
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def _ema(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Exponential averaging whose window grows with the run, so that short ones work as well."""
+
+    @torch.no_grad()
+    def update(averages: Tensors, values: Tensors, updates: Tensor | int) -> None:
+        done = int(updates)
+        torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + done) / (10 + done)))
+
+    return update
 
 
 RECIPES = {
@@ -148,8 +162,7 @@ def train(
         read_image(path)
     module.to(device).to(memory_format=torch.channels_last).train()
     optimizer = recipe.optimizer(module.parameters(), recipe.learning_rate)
-    ema = get_ema_multi_avg_fn(recipe.ema or 0.0)  # type: ignore[no-untyped-call]
-    average = AveragedModel(module, multi_avg_fn=ema)
+    average = AveragedModel(module, multi_avg_fn=_ema(recipe.ema or 0.0))
     training_images, held_out = split(images)
     run = _Run(state_path, _identity(settings, module, backbone, images), optimizer, average)
     start = run.load(module) if resume else 0

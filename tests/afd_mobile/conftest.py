@@ -1,8 +1,11 @@
-"""What several tests share: random weights, photographs, a repeatable seed."""
+"""What several tests share: random weights, photographs, a classifier, afd-train, a seed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 from torch import nn
+
+from afd_mobile import cli
+from afd_mobile.backbones import Backbone, load_backbone
 
 Randomize = Callable[[nn.Module], None]
 
@@ -35,6 +41,55 @@ def photos(tmp_path_factory: pytest.TempPathFactory, photograph: NDArray[np.uint
         crop = photograph[top : top + 96, 60 * i : 60 * i + 110 + i]
         Image.fromarray(crop).save(folder / f"{i}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def many_photos(tmp_path_factory: pytest.TempPathFactory, photograph: NDArray[np.uint8]) -> Path:
+    """Twenty, so that the first of them is held out."""
+    folder = tmp_path_factory.mktemp("many_photos")
+    for i in range(20):
+        crop = photograph[20 * i : 20 * i + 70, 15 * i : 15 * i + 80]
+        Image.fromarray(crop).save(folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mobilenet() -> Backbone:
+    """MobileNetV2 with its weights, cut at its default tap."""
+    return load_backbone("mobilenet_v2")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+AfdTrain = Callable[..., Outcome]
+
+
+@pytest.fixture
+def afd_train(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[AfdTrain]:
+    """The command line in this process: spares every case the imports."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["afd-train", *map(str, arguments)])
+        code = 0
+        try:
+            cli.train_main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,9 @@ def test_an_item_depends_on_seed_and_index_alone(photos: Path) -> None:
     forwards, backwards = crops(photos), crops(photos)
     items = [forwards[i] for i in range(8)]
     for i in reversed(range(8)):
-        for a, b in zip(items[i], backwards[i], strict=True):
-            assert np.array_equal(a, b)
+        (clean, compressed, share), again = items[i], backwards[i]
+        assert np.array_equal(clean, again[0]) and np.array_equal(compressed, again[1])
+        assert np.array_equal(share, again[2], equal_nan=True)
     assert any(not np.array_equal(items[i][0], crops(photos, seed=1)[i][0]) for i in range(8))
     assert len({item[0].tobytes() for item in items}) > 1
 
@@ -87,7 +89,7 @@ def test_crops_come_from_the_pictures_plain_or_mirrored(photos: Path) -> None:
     pictures = [read_image(p) for p in list_images(photos)]
     mirrored = set()
     for i in range(12):
-        clean, compressed = crops(photos)[i]
+        clean, compressed, _ = crops(photos)[i]
         assert clean.shape == compressed.shape == (64, 64, 3)
         found = [
             flip
@@ -103,7 +105,7 @@ def test_crops_come_from_the_pictures_plain_or_mirrored(photos: Path) -> None:
 
 
 def test_a_picture_smaller_than_the_crop_is_enlarged(photos: Path) -> None:
-    clean, compressed = crops(photos, size=128)[0]
+    clean, compressed, _ = crops(photos, size=128)[0]
     assert clean.shape == compressed.shape == (128, 128, 3)
 
 
@@ -112,14 +114,17 @@ def quality_classes(photos: Path, clean_share: float, n: int) -> dict[str, float
     dataset = crops(photos, size=16, clean_share=clean_share)
     counts = {"clean": 0, "heavy": 0, "light": 0}
     for i in range(n):
-        clean, compressed = dataset[i]
+        clean, compressed, share = dataset[i]
         if np.array_equal(clean, compressed):
             counts["clean"] += 1
+            assert share == 0
         elif any(np.array_equal(jpeg(clean, q), compressed) for q in QUALITIES):
             counts["heavy"] += 1
+            assert share == 1
         else:
             assert any(np.array_equal(jpeg(clean, q), compressed) for q in range(40, 96))
             counts["light"] += 1
+            assert math.isnan(share)
     return {k: v / n for k, v in counts.items()}
 
 

@@ -92,3 +92,35 @@ def test_the_basis_is_orthonormal(size: int) -> None:
 
 def test_a_checkpoint_does_not_hold_the_fixed_kernel() -> None:
     assert dct.DctFrontEnd().state_dict() == {}
+
+
+def test_the_pixel_front_end_is_the_blocks_pixels(picture: Array) -> None:
+    actual = exact(dct.PixelFrontEnd())(to_batch(picture))[0].numpy()
+    expected = np.empty((192, 3, 5))
+    for i in range(3):
+        for j in range(5):
+            block = picture[8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
+            expected[:, i, j] = (block.transpose(2, 0, 1).reshape(-1) - 128) / 64
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-13)
+
+
+def test_shuffling_keeps_every_blocks_coefficients(picture: Array) -> None:
+    image = to_batch(picture).float()
+    plain, shuffled = dct.DctFrontEnd()(image), dct.ShuffledDctFrontEnd()(image)
+    assert torch.equal(shuffled.sort(dim=1).values, plain.sort(dim=1).values)
+    assert ((shuffled != plain).float().mean(dim=1) > 0.9).all()
+    assert torch.equal(shuffled, dct.ShuffledDctFrontEnd()(image))
+
+
+def test_shuffling_orders_every_block_differently() -> None:
+    block = np.random.default_rng(3).uniform(0, 255, (8, 8, 3))
+    image = to_batch(np.tile(block, (3, 5, 1))).float()
+    blocks = dct.ShuffledDctFrontEnd()(image)[0].flatten(1).T.numpy()
+    assert len(np.unique(blocks, axis=0)) == 15
+    assert len(np.unique(np.sort(blocks, axis=1), axis=0)) == 1
+
+
+def test_shuffling_does_the_same_to_every_picture_of_a_batch(picture: Array) -> None:
+    image = to_batch(picture).float()
+    one, two = dct.ShuffledDctFrontEnd()(torch.cat([image, image]))
+    assert torch.equal(one, two)

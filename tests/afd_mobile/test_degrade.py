@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from afd_mobile.degrade import QUALITIES, jpeg
+from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition, jpeg
 
 RGB = NDArray[np.uint8]
 
@@ -42,3 +42,43 @@ def test_the_quality_is_pillows(crop: RGB) -> None:
 
 def test_the_same_every_time(crop: RGB) -> None:
     assert np.array_equal(jpeg(crop, 18), jpeg(crop, 18))
+
+
+def test_a_condition_of_one_quality_is_that_compression(crop: RGB) -> None:
+    assert np.array_equal(Condition(quality=10).apply(crop, "a"), jpeg(crop, 10))
+    assert np.array_equal(Condition(quality=10).apply(crop, "b"), jpeg(crop, 10))
+    assert np.array_equal(CLEAN.apply(crop, "a"), crop)
+
+
+def test_avif_is_pillows(crop: RGB) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(crop).save(buffer, "AVIF", quality=10)
+    compressed = Condition(Codec.AVIF, 10).apply(crop, "a")
+    assert np.array_equal(compressed, np.asarray(Image.open(buffer)))
+    assert not np.array_equal(compressed, jpeg(crop, 10))
+
+
+def test_repeated_compression_draws_each_quality_anew(crop: RGB) -> None:
+    once = {q: jpeg(crop, q) for q in QUALITIES}
+    twice = {(a, b): jpeg(once[a], b) for a in QUALITIES for b in QUALITIES}
+    drawn = []
+    for key in "abcdefgh":
+        compressed = Condition(times=2).apply(crop, key)
+        assert np.array_equal(compressed, Condition(times=2).apply(crop, key))
+        drawn += [pair for pair, image in twice.items() if np.array_equal(image, compressed)]
+    assert len(drawn) >= 8  # every one of the eight is among the 25
+    assert any(a != b for a, b in drawn) and len(set(drawn)) > 2
+
+
+@pytest.mark.parametrize(
+    ("condition", "name"),
+    [
+        (CLEAN, "clean"),
+        (Condition(quality=7), "QF 7"),
+        (Condition(times=3), "3x"),
+        (Condition(Codec.AVIF, 30), "avif QF 30"),
+        (Condition(Codec.AVIF, times=2), "avif 2x"),
+    ],
+)
+def test_the_name_of_a_condition(condition: Condition, name: str) -> None:
+    assert condition.name == name

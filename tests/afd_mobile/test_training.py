@@ -2,28 +2,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from afd_mobile import training
 from afd_mobile.afd_module import AfdConfig, AfdModule
-from afd_mobile.backbones import Backbone, load_backbone
-from afd_mobile.checkpoint import load_checkpoint
-from afd_mobile.datasets import list_images
+from afd_mobile.backbones import Backbone
+from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from afd_mobile.datasets import centre_crop, list_images, read_image
+from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.errors import InputError
-from afd_mobile.training import Settings, train, with_deeper_features
+from afd_mobile.fe_net import BlockScaleFeNet, UNetFeNet
+from afd_mobile.training import CPU, Settings, train
+from afd_mobile.validation import Validation, split
+from tests.afd_mobile.conftest import AfdTrain
 
 SETTINGS = Settings("distill", iterations=4, batch=2, crop=64, seed=0)
-
-
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return load_backbone("mobilenet_v2")
 
 
 def new_module(backbone: Backbone, preset: str = "mobile", seed: int = 0) -> AfdModule:
@@ -44,42 +42,118 @@ def snapshot(module: AfdModule) -> dict[str, Tensor]:
 
 
 def interrupted_state(
-    path: Path, backbone: Backbone, photos: Path, settings: Settings, after: int
+    path: Path, module: AfdModule, backbone: Backbone, images: list[Path], settings: Settings
 ) -> None:
-    """Leaves at `path` the state of a training that was stopped."""
-    steps = train(new_module(backbone), backbone, list_images(photos), settings, path, resume=False)
+    """Leaves at `path` the state of a training that was stopped after two iterations."""
+    steps = train(module, backbone, images, settings, path, resume=False)
     for progress in steps:
-        if progress.iteration == after:
+        if progress.iteration == 2:
             break
     steps.close()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("objective", ["distill", "feature-mse"])
+Finished = tuple[Path, AfdModule, list[training.Progress]]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, photos: Path, mobilenet: Backbone
+) -> Finished:
+    """The state of a training that ended, its module and what it yielded."""
+    path = tmp_path_factory.mktemp("state") / "finished.state"
+    module = new_module(mobilenet)
+    steps = list(train(module, mobilenet, list_images(photos), SETTINGS, path, resume=False))
+    return path, module, steps
+
+
+@pytest.mark.parametrize(("objective", "preset"), [("distill", "mobile"), ("feature-mse", "paper")])
 def test_resuming_continues_exactly(
     objective: str,
+    preset: str,
     tmp_path: Path,
-    photos: Path,
-    backbone: Backbone,
+    many_photos: Path,
+    mobilenet: Backbone,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings, images = dataclasses.replace(SETTINGS, objective=objective), list_images(photos)
-    whole = new_module(backbone)
+    monkeypatch.setattr(training, "VALIDATIONS", 2)
+    settings, images = dataclasses.replace(SETTINGS, objective=objective), list_images(many_photos)
+    whole = new_module(mobilenet, preset)
     start = snapshot(whole)
-    losses = [
-        p.loss for p in train(whole, backbone, images, settings, tmp_path / "a", resume=False)
-    ]
+    steps = list(train(whole, mobilenet, images, settings, tmp_path / "a", resume=False))
+    losses = [p.loss for p in steps]
     assert len(losses) == 4 and all(math.isfinite(loss) and loss > 0 for loss in losses)
     assert not whole.training
     assert any(not torch.equal(v, start[k]) for k, v in whole.state_dict().items())
 
     monkeypatch.setattr(training, "SAVE_EVERY_S", -1.0)
     state = tmp_path / "b.state"
-    interrupted_state(state, backbone, photos, settings, after=2)
-    resumed = new_module(backbone, seed=9)  # everything must come from the state
-    steps = list(train(resumed, backbone, images, settings, state, resume=True))
-    assert [p.iteration for p in steps] == [3, 4]
-    assert [p.loss for p in steps] == losses[2:]
+    interrupted_state(state, new_module(mobilenet, preset), mobilenet, images, settings)
+    resumed = new_module(mobilenet, preset, seed=9)  # everything must come from the state
+    rest = list(train(resumed, mobilenet, images, settings, state, resume=True))
+    assert [p.iteration for p in rest] == [3, 4]
+    assert [p.loss for p in rest] == losses[2:]
+    assert rest[-1] == steps[-1] and len(rest[-1].curve) == 2  # the learning curve as well
     for key, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[key], value), key
+
+
+def test_the_running_mean_starts_at_the_first_loss(finished: Finished) -> None:
+    mean = finished[2][0].loss
+    for progress in finished[2]:
+        mean = 0.98 * mean + 0.02 * progress.loss
+        assert progress.smooth_loss == pytest.approx(mean, rel=1e-9)
+
+
+def test_the_learning_curve(
+    tmp_path: Path, many_photos: Path, mobilenet: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "VALIDATIONS", 2)
+    settings = dataclasses.replace(SETTINGS, objective="feature-mse")
+    module, images = new_module(mobilenet, "paper"), list_images(many_photos)
+    *_, last = train(module, mobilenet, images, settings, tmp_path / "s", resume=False)
+    validation = Validation(mobilenet, split(images)[1], CPU)
+    assert [point["crops"] for point in last.curve] == [4, 8]
+    for point in last.curve:
+        assert set(point) == {"crops", "loss", "agreement", "direct_agreement", "recovered_share"}
+        assert list(point["agreement"]) == ["clean", *map(str, QUALITIES)]
+        assert point["direct_agreement"] == validation.direct
+    assert last.curve[-1]["agreement"] == validation.corrected(module)
+    assert last.curve[-1]["loss"] == pytest.approx(last.smooth_loss, abs=1e-4)
+
+
+def test_held_out_pictures_are_not_trained_on(
+    tmp_path: Path, many_photos: Path, mobilenet: Backbone
+) -> None:
+    images = list_images(many_photos)
+    losses = [
+        [
+            p.loss
+            for p in train(
+                new_module(mobilenet, "paper"),
+                mobilenet,
+                chosen,
+                dataclasses.replace(SETTINGS, objective="feature-mse", iterations=2),
+                tmp_path / "s",
+                resume=False,
+            )
+        ]
+        for chosen in (images, images[1:])
+    ]
+    assert losses[0] == losses[1]  # of 19 none is held out
+
+
+def test_few_pictures_give_no_learning_curve(finished: Finished) -> None:
+    assert finished[2][-1].curve == []
+
+
+def test_a_training_that_only_lacks_its_result_is_resumed(
+    photos: Path, mobilenet: Backbone, finished: Finished
+) -> None:
+    path, module, steps = finished
+    resumed = new_module(mobilenet, seed=9)
+    rest = list(train(resumed, mobilenet, list_images(photos), SETTINGS, path, resume=True))
+    assert [(p.iteration, p.smooth_loss) for p in rest] == [(4, steps[-1].smooth_loss)]
+    for key, value in module.state_dict().items():
         assert torch.equal(resumed.state_dict()[key], value), key
 
 
@@ -87,107 +161,221 @@ def test_resuming_continues_exactly(
     "change", [{"seed": 1}, {"iterations": 5}, {"crop": 32}, {"objective": "feature-mse"}]
 )
 def test_a_state_of_other_settings_is_refused(
-    change: dict[str, int | str],
-    tmp_path: Path,
-    photos: Path,
-    backbone: Backbone,
-    finished_state: Path,
+    change: dict[str, int | str], photos: Path, mobilenet: Backbone, finished: Finished
 ) -> None:
     settings = dataclasses.replace(SETTINGS, **change)  # type: ignore[arg-type]
-    steps = train(
-        new_module(backbone), backbone, list_images(photos), settings, finished_state, resume=True
-    )
+    images = list_images(photos)
+    steps = train(new_module(mobilenet), mobilenet, images, settings, finished[0], resume=True)
     with pytest.raises(InputError, match="is of another run"):
         next(steps)
 
 
-@pytest.fixture(scope="module")
-def finished_state(
-    tmp_path_factory: pytest.TempPathFactory, photos: Path, backbone: Backbone
-) -> Path:
-    path = tmp_path_factory.mktemp("state") / "finished.state"
-    images = list_images(photos)
-    list(train(new_module(backbone), backbone, images, SETTINGS, path, resume=False))
-    return path
-
-
 def test_a_state_of_another_architecture_is_refused(
-    photos: Path, backbone: Backbone, finished_state: Path
+    photos: Path, mobilenet: Backbone, finished: Finished
 ) -> None:
-    module = new_module(backbone, preset="paper")
-    steps = train(module, backbone, list_images(photos), SETTINGS, finished_state, resume=True)
-    with pytest.raises(InputError):
+    module, images = new_module(mobilenet, preset="paper"), list_images(photos)
+    steps = train(module, mobilenet, images, SETTINGS, finished[0], resume=True)
+    with pytest.raises(InputError, match="is of another run"):
         next(steps)
 
 
 def test_missing_and_corrupt_states_are_input_errors(
-    tmp_path: Path, photos: Path, backbone: Backbone, finished_state: Path
+    tmp_path: Path, photos: Path, mobilenet: Backbone, finished: Finished
 ) -> None:
     truncated = tmp_path / "truncated"
-    truncated.write_bytes(finished_state.read_bytes()[:1000])
+    truncated.write_bytes(finished[0].read_bytes()[:1000])
     foreign = tmp_path / "foreign"
     torch.save({"x": torch.zeros(1)}, foreign)
     for path in (tmp_path / "none", truncated, foreign):
         steps = train(
-            new_module(backbone), backbone, list_images(photos), SETTINGS, path, resume=True
+            new_module(mobilenet), mobilenet, list_images(photos), SETTINGS, path, resume=True
         )
         with pytest.raises(InputError, match=path.name):
             next(steps)
 
 
 def test_an_unreadable_picture_ends_the_training_before_it_starts(
-    tmp_path: Path, photos: Path, backbone: Backbone
+    tmp_path: Path, photos: Path, mobilenet: Backbone
 ) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     images = [*list_images(photos), tmp_path / "broken.png"]
-    steps = train(new_module(backbone), backbone, images, SETTINGS, tmp_path / "s", resume=False)
+    steps = train(new_module(mobilenet), mobilenet, images, SETTINGS, tmp_path / "s", resume=False)
     with pytest.raises(InputError, match=r"broken\.png"):
         next(steps)
     assert not (tmp_path / "s").exists()
 
 
-def test_deeper_features_are_the_tails_own(backbone: Backbone) -> None:
-    x = torch.randn(1, 3, 64, 64)
+def test_a_loss_that_is_not_finite_ends_the_training(
+    tmp_path: Path, photos: Path, mobilenet: Backbone
+) -> None:
+    module = new_module(mobilenet)
     with torch.no_grad():
-        features = backbone.head(x)
-        logits, *deeper = with_deeper_features(backbone.tail, features)(features)
-        assert torch.equal(logits, backbone.tail(features))
-    assert [d.shape[-1] for d in deeper] == [16, 8, 4, 2]
+        next(module.fe_net.parameters()).fill_(math.nan)
+    settings = dataclasses.replace(SETTINGS, objective="feature-mse")
+    steps = train(module, mobilenet, list_images(photos), settings, tmp_path / "s", resume=False)
+    with pytest.raises(InputError, match="nan at iteration 1"):
+        next(steps)
+    assert not (tmp_path / "s").exists()
 
 
-def afd_train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from afd_mobile.cli import train_main; train_main()", *arguments],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+@pytest.mark.parametrize(("updates", "decay"), [(0, 0.1), (1, 2 / 11), (10, 0.55), (10**6, 0.999)])
+def test_the_window_of_the_averages_grows(updates: int, decay: float) -> None:
+    averages = [torch.tensor([2.0])]
+    training._ema(0.999)(averages, [torch.tensor([5.0])], torch.tensor(updates))
+    assert averages[0].item() == pytest.approx(decay * 2 + (1 - decay) * 5)
 
 
-def test_the_command_writes_a_checkpoint_and_no_rest(tmp_path: Path, photos: Path) -> None:
+def test_the_strength_is_sharpened_between_clean_and_qf_25(
+    photos: Path, mobilenet: Backbone
+) -> None:
+    module, image = AfdModule(new_module(mobilenet).config).eval(), list_images(photos)[0]
+    fe_net = module.fe_net
+    assert isinstance(fe_net, BlockScaleFeNet)
+    with torch.no_grad():
+        maps = [module.fde_net(picture(image, quality)) for quality in (None, 25)]
+        before = [fe_net.compression_logits(m)[0] for m in maps]
+        training.sharpen_strength(module, [image], 64)
+        after = [fe_net.compression_logits(m)[0] for m in maps]
+    apart = before[1] - before[0] > 1e-4
+    assert apart.any()
+    for logits, expected in zip(after, (-5, 5), strict=True):
+        assert logits[apart].tolist() == pytest.approx([expected] * int(apart.sum()), rel=0.02)
+
+
+def picture(path: Path, quality: int | None) -> Tensor:
+    """A small compressed centre crop, (1, 3, 64, 64)."""
+    image = jpeg(centre_crop(read_image(path), 64), quality)
+    return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
+
+
+def test_the_paper_preset_has_no_strength_to_sharpen(photos: Path, mobilenet: Backbone) -> None:
+    module = new_module(mobilenet, "paper").eval()
+    before = snapshot(module)
+    training.sharpen_strength(module, list_images(photos), 64)
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+# --- afd-train ----------------------------------------------------------------------------------
+
+
+def options(images: Path, out: Path) -> list[object]:
+    """A training as short as can be."""
+    text = "--backbone mobilenet_v2 --iterations 2 --batch 2 --crop 32 --workers 1 --device cpu"
+    return [*text.split(), "--images", images, "--out", out]
+
+
+def test_the_command_writes_a_checkpoint_and_no_rest(
+    tmp_path: Path, many_photos: Path, afd_train: AfdTrain
+) -> None:
     out = tmp_path / "afd.safetensors"
-    options = f"--backbone mobilenet_v2 --images {photos} --out {out} --iterations 2 --batch 2"
-    done = afd_train(*options.split(), "--crop", "64")
-    assert done.returncode == 0, done.stderr
-    assert str(out) in done.stdout
+    done = afd_train(*options(many_photos, out))
+    assert done.code == 0, done.err
+    assert str(out) in done.out
     checkpoint = load_checkpoint(out)
-    assert (checkpoint.backbone, checkpoint.tap) == ("mobilenet_v2", "features.0")
-    assert checkpoint.training["pictures"] == 3 and checkpoint.training["iterations"] == 2
+    assert (checkpoint.backbone, checkpoint.tap) == ("mobilenet_v2", "features.6")
+    record = checkpoint.training
+    assert record["pictures"] == 20 and record["iterations"] == 2 and record["init"] is None
+    assert [point["crops"] for point in record["curve"]] == [2, 4]
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_missing_picture_folder_is_one_line_and_exit_code_3(tmp_path: Path) -> None:
+@pytest.mark.parametrize("drift_input", ["pixels", "shuffled-dct", "none"])
+def test_an_ablation_is_trained_and_its_checkpoint_says_so(
+    drift_input: str, tmp_path: Path, photos: Path, afd_train: AfdTrain
+) -> None:
     out = tmp_path / "afd.safetensors"
-    done = afd_train("--backbone", "mobilenet_v2", "--images", "/none", "--out", str(out))
-    assert done.returncode == 3
-    assert done.stderr == "afd-train: error: no such image folder: /none\n"
-    assert not out.exists()
+    done = afd_train(*options(photos, out), "--drift-input", drift_input)
+    assert done.code == 0, done.err
+    module = load_checkpoint(out).module
+    assert module.config.drift_input == drift_input
+    torch.manual_seed(0)
+    features, image = torch.randn(1, 32, 4, 4), torch.rand(1, 3, 32, 32) * 255
+    with torch.no_grad():
+        assert not torch.equal(module(features, image), features)
+    depends = not torch.equal(module(features, image), module(features, 255 - image))
+    assert depends == (drift_input != "none")
 
 
-@pytest.mark.parametrize("options", [["--out", "x.pth"], ["--out", "x.safetensors", "--crop", "9"]])
-def test_wrong_options_are_exit_code_2(options: list[str]) -> None:
-    done = afd_train("--backbone", "mobilenet_v2", "--images", "/none", *options)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
+# Adam's first step is its learning rate, 1e-4, a fifth of it at the end of a training.
+ONE_ADAM_STEP = ("--preset", "paper", "--objective", "feature-mse", "--iterations", 1)
+
+
+def test_training_starts_from_no_correction(
+    tmp_path: Path, photos: Path, afd_train: AfdTrain
+) -> None:
+    out = tmp_path / "out.safetensors"
+    done = afd_train(*options(photos, out), *ONE_ADAM_STEP)
+    assert done.code == 0, done.err
+    fe_net = load_checkpoint(out).module.fe_net
+    assert isinstance(fe_net, UNetFeNet)
+    assert fe_net.outc.branch_1x1.weight.abs().max().item() == pytest.approx(2e-5, rel=0.01)
+
+
+def test_training_starts_from_another_checkpoint(
+    tmp_path: Path, photos: Path, mobilenet: Backbone, afd_train: AfdTrain
+) -> None:
+    module = AfdModule(new_module(mobilenet, "paper").config)  # random, not the identity
+    first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
+    save_checkpoint(first, Checkpoint(module, "mobilenet_v2", "features.6", {}))
+    done = afd_train(*options(photos, out), *ONE_ADAM_STEP, "--init", first)
+    assert done.code == 0, done.err
+    result = load_checkpoint(out)
+    assert result.training["init"] == "first"
+    moved = [
+        float((result.module.state_dict()[k] - v).abs().max())
+        for k, v in module.state_dict().items()
+    ]
+    assert max(moved) == pytest.approx(2e-5, rel=0.01)
+
+
+def test_a_start_of_another_architecture_is_refused(
+    tmp_path: Path, photos: Path, mobilenet: Backbone, afd_train: AfdTrain
+) -> None:
+    first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
+    save_checkpoint(
+        first, Checkpoint(new_module(mobilenet, "paper"), "mobilenet_v2", "features.6", {})
+    )
+    done = afd_train(*options(photos, out), "--init", first)
+    assert done.code == 3
+    assert done.err.startswith(f"afd-train: error: --init {first} is another architecture: ")
+    assert len(done.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [first]
+
+
+def test_a_missing_start_is_refused(tmp_path: Path, photos: Path, afd_train: AfdTrain) -> None:
+    done = afd_train(*options(photos, tmp_path / "out.safetensors"), "--init", "none-such")
+    assert done.code == 3
+    assert "no checkpoint 'none-such'" in done.err and len(done.err.splitlines()) == 1
+
+
+def test_a_missing_picture_folder_is_one_line_and_exit_code_3(
+    tmp_path: Path, afd_train: AfdTrain
+) -> None:
+    done = afd_train(*options(Path("/none"), tmp_path / "afd.safetensors"))
+    assert done.code == 3
+    assert done.err == "afd-train: error: no such image folder: /none\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--out", "x.pth"],
+        ["--crop", "9"],
+        ["--iterations", "0"],
+        ["--drift-input", "audio"],
+        ["--device", "tpu"],
+    ],
+)
+def test_wrong_options_are_exit_code_2(wrong: list[str], afd_train: AfdTrain) -> None:
+    done = afd_train(*options(Path("/none"), Path("x.safetensors")), *wrong)
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_trains_and_validates(tmp_path: Path, many_photos: Path, afd_train: AfdTrain) -> None:
+    out = tmp_path / "afd.safetensors"
+    done = afd_train(*options(many_photos, out), "--device", "cuda")
+    assert done.code == 0, done.err
+    assert [point["crops"] for point in load_checkpoint(out).training["curve"]] == [2, 4]

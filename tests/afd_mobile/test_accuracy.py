@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import bootstrap
+
+from afd_mobile.accuracy import Accuracy, Estimate, accuracy_of
+from afd_mobile.degrade import CLEAN, Codec, Condition
+from afd_mobile.evaluation import Outcomes
+
+QF25, QF7 = Condition(quality=25), Condition(quality=7)
+Hits = NDArray[np.uint8]
+
+
+def outcomes_of(top1: Any, reference_top1: Any, **others: Any) -> Outcomes:
+    """(P, C) tables; those not given are 1 everywhere."""
+    tables = {"top1": top1, "reference_top1": reference_top1, **others}
+    hits = {name: np.asarray(table, np.uint8) for name, table in tables.items()}
+    ones = np.ones_like(hits["top1"])
+    rest = {name: ones for name in ("top5", "reference_top5", "agreement") if name not in hits}
+    keys = [str(i) for i in range(len(ones))]
+    return Outcomes(keys=keys, unreadable=["broken"], **hits, **rest)
+
+
+def columns(count: int, *hits: int) -> Hits:
+    """(count, len(hits)): so many ones on top of every column."""
+    return np.asarray(np.arange(count)[:, None] < np.array(hits), np.uint8)
+
+
+def random_outcomes(count: int) -> Outcomes:
+    """Clean, QF 25, QF 7: as classifiers are, right on much the same pictures."""
+    rng = np.random.default_rng(5)
+    ease = rng.random((count, 1))
+
+    def hits(*shares: float) -> Hits:
+        noise = rng.normal(0, 0.1, (count, len(shares)))
+        return np.asarray(ease + noise < np.array(shares), np.uint8)
+
+    return outcomes_of(
+        hits(0.78, 0.7, 0.55),
+        hits(0.8, 0.6, 0.3),
+        top5=hits(0.95, 0.9, 0.8),
+        reference_top5=hits(0.95, 0.85, 0.5),
+        agreement=hits(0.9, 0.8, 0.6),
+    )
+
+
+def test_values_are_the_shares_of_pictures() -> None:
+    outcomes = outcomes_of(
+        columns(10, 7, 6),
+        columns(10, 8, 4),
+        top5=columns(10, 9, 8),
+        reference_top5=columns(10, 10, 5),
+        agreement=columns(10, 3, 2),
+    )
+    accuracy = accuracy_of(outcomes, [CLEAN, QF7])
+    assert (accuracy.pictures, accuracy.unreadable) == (10, ["broken"])
+    clean, compressed = accuracy.conditions
+    assert (clean.condition, compressed.condition) == ("clean", "QF 7")
+    for name, expected in {
+        "top1": (0.7, 0.6),
+        "top5": (0.9, 0.8),
+        "reference_top1": (0.8, 0.4),
+        "reference_top5": (1.0, 0.5),
+        "difference": (-0.1, 0.2),
+        "agreement": (0.3, 0.2),
+    }.items():
+        values = tuple(getattr(row, name).value for row in accuracy.conditions)
+        assert values == pytest.approx(expected), name
+    assert clean.recovered_share is None
+    assert compressed.recovered_share is not None
+    assert compressed.recovered_share.value == pytest.approx(0.5)  # (6 - 4) / (8 - 4)
+
+
+def value(estimate: Estimate | None) -> float:
+    assert estimate is not None
+    return estimate.value
+
+
+def test_the_recovered_share_is_against_the_references_clean_pictures() -> None:
+    # The paper's table I, of 10000 pictures: ResNet-50 at QF 10 and 7.
+    outcomes = outcomes_of(columns(10_000, 7604, 5724, 4902), columns(10_000, 7614, 4750, 3165))
+    accuracy = accuracy_of(outcomes, [CLEAN, Condition(quality=10), QF7])
+    shares = [value(row.recovered_share) for row in accuracy.conditions[1:]]
+    assert shares == pytest.approx([974 / 2864, 1737 / 4449])  # 34 %, 39 %
+    assert value(accuracy.recovered_share) == pytest.approx(np.mean(shares))
+
+
+def test_the_order_of_conditions_does_not_matter() -> None:
+    first, second = columns(10, 7, 6, 5), columns(10, 8, 6, 4)
+    accuracy = accuracy_of(outcomes_of(first, second), [CLEAN, QF25, QF7])
+    turned = accuracy_of(outcomes_of(first[:, ::-1], second[:, ::-1]), [QF7, QF25, CLEAN])
+    assert turned.conditions[::-1] == accuracy.conditions
+    assert value(turned.recovered_share) == pytest.approx(value(accuracy.recovered_share))
+
+
+def test_what_makes_things_worse_recovers_a_negative_share() -> None:
+    accuracy = accuracy_of(outcomes_of(columns(10, 8, 2), columns(10, 8, 4)), [CLEAN, QF7])
+    assert value(accuracy.conditions[1].recovered_share) == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("compressed", [8, 9])
+def test_nothing_is_recovered_where_nothing_was_lost(compressed: int) -> None:
+    outcomes = outcomes_of(columns(10, 8, 9), columns(10, 8, compressed))
+    accuracy = accuracy_of(outcomes, [CLEAN, QF7])
+    assert accuracy.conditions[1].recovered_share is None
+    assert accuracy.recovered_share is None
+
+
+def test_the_average_is_over_single_compressions() -> None:
+    conditions = [CLEAN, QF25, QF7, Condition(times=2), Condition(Codec.AVIF, 7)]
+    outcomes = outcomes_of(columns(20, 16, 14, 8, 16, 10), columns(20, 16, 12, 6, 10, 6))
+    accuracy = accuracy_of(outcomes, conditions)
+    shares = [value(row.recovered_share) for row in accuracy.conditions[1:]]
+    assert shares == pytest.approx([2 / 4, 2 / 10, 6 / 6, 4 / 10])
+    assert value(accuracy.recovered_share) == pytest.approx((2 / 4 + 2 / 10 + 4 / 10) / 3)
+    repeated = outcomes_of(columns(20, 16, 14), columns(20, 16, 12))
+    assert accuracy_of(repeated, [CLEAN, Condition(times=2)]).recovered_share is None
+
+
+# --- intervals -----------------------------------------------------------------------------------
+
+
+def interval(statistic: Callable[..., Any], *tables: Hits) -> tuple[float, float]:
+    """scipy's paired percentile bootstrap over pictures."""
+    result = bootstrap(
+        [table.astype(float) for table in tables],
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=4000,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    return float(result.low), float(result.high)
+
+
+def bounds(estimate: Estimate | None) -> tuple[float, float]:
+    assert estimate is not None and estimate.low <= estimate.value <= estimate.high
+    return estimate.low, estimate.high
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[Outcomes, Accuracy]:
+    outcomes = random_outcomes(300)
+    return outcomes, accuracy_of(outcomes, [CLEAN, QF25, QF7])
+
+
+@pytest.mark.parametrize("name", ["top1", "top5", "reference_top1", "reference_top5", "agreement"])
+def test_intervals_of_shares_are_scipys(drawn: tuple[Outcomes, Accuracy], name: str) -> None:
+    outcomes, accuracy = drawn
+    for i, row in enumerate(accuracy.conditions):
+        expected = interval(lambda x, axis: x.mean(axis), getattr(outcomes, name)[:, i])
+        assert bounds(getattr(row, name)) == pytest.approx(expected, abs=0.008)
+        assert expected[1] - expected[0] > 0.03
+
+
+def test_the_interval_of_a_difference_is_paired(drawn: tuple[Outcomes, Accuracy]) -> None:
+    outcomes, accuracy = drawn
+    for i, row in enumerate(accuracy.conditions):
+        ours, theirs = outcomes.top1[:, i], outcomes.reference_top1[:, i]
+        expected = interval(lambda a, b, axis: a.mean(axis) - b.mean(axis), ours, theirs)
+        assert bounds(row.difference) == pytest.approx(expected, abs=0.01)
+        unpaired = 2 * 1.96 * np.sqrt((ours.var() + theirs.var()) / len(ours))
+        assert row.difference.high - row.difference.low < 0.8 * unpaired
+
+
+def test_the_interval_of_the_recovered_share_is_paired(drawn: tuple[Outcomes, Accuracy]) -> None:
+    outcomes, accuracy = drawn
+
+    def share(ours: Any, theirs: Any, clean: Any, axis: int) -> Any:
+        return (ours.mean(axis) - theirs.mean(axis)) / (clean.mean(axis) - theirs.mean(axis))
+
+    clean = outcomes.reference_top1[:, 0]
+    for i in (1, 2):
+        tables = (outcomes.top1[:, i], outcomes.reference_top1[:, i], clean)
+        expected = interval(share, *tables)
+        assert bounds(accuracy.conditions[i].recovered_share) == pytest.approx(expected, abs=0.03)
+
+    def mean_share(a: Any, ra: Any, b: Any, rb: Any, clean: Any, axis: int) -> Any:
+        return (share(a, ra, clean, axis) + share(b, rb, clean, axis)) / 2
+
+    both = [hits[:, i] for i in (1, 2) for hits in (outcomes.top1, outcomes.reference_top1)]
+    expected = interval(mean_share, *both, clean)
+    assert bounds(accuracy.recovered_share) == pytest.approx(expected, abs=0.03)
+
+
+def test_the_same_every_time() -> None:
+    conditions = [CLEAN, QF25, QF7]
+    outcomes = random_outcomes(40)
+    assert accuracy_of(outcomes, conditions) == accuracy_of(outcomes, conditions)
+
+
+def test_where_all_pictures_are_alike_the_interval_is_a_point() -> None:
+    accuracy = accuracy_of(outcomes_of([[1, 1]], [[1, 0]]), [CLEAN, QF7])  # one picture
+    for row in accuracy.conditions:
+        assert bounds(row.top1) == (1, 1)
+    assert bounds(accuracy.conditions[1].recovered_share) == (1, 1)
+
+
+def test_resamples_in_which_nothing_is_lost_do_not_count() -> None:
+    # Compression costs one picture of five, which a third of the resamples do not hold.
+    accuracy = accuracy_of(outcomes_of(columns(5, 5, 4), columns(5, 5, 4)), [CLEAN, QF7])
+    assert bounds(accuracy.conditions[1].recovered_share) == (0, 0)

@@ -1,0 +1,473 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from afd_mobile import cli
+from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.backbones import load_backbone
+from afd_mobile.checkpoint import Checkpoint, save_checkpoint
+from tests.afd_mobile.tiny_classifier import (
+    CLASSES,
+    make,
+    make_module,
+    normalized,
+    random_picture,
+    write_checkpoint,
+    write_labels,
+    write_pictures,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+PICTURES = 21
+ERROR = "afd-eval: error: "
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that says what is wrong; only a progress bar may stand before it."""
+        *bar, line = self.err.split("\n")[:-1]
+        assert all("picture/s]" in b for b in bar), self.err
+        assert line.startswith(ERROR), self.err
+        return line.removeprefix(ERROR)
+
+
+def afd_eval(*arguments: object) -> Outcome:
+    """The command line in this process: spares every case the imports."""
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["afd-eval", *map(str, arguments)])
+        try:
+            cli.eval_main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A checkpoint of the tiny classifier, its list of classes, and pictures."""
+
+    checkpoint: Path
+    labels: Path
+    images: Path
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        images, labels = str(self.images), str(self.labels)
+        return (str(self.checkpoint), "--images", images, "--labels", labels, "--workers", "1")
+
+    @property
+    def quick(self) -> tuple[str, ...]:
+        return (*self.options, "--limit", "2", "--qualities", "7")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    folder = tmp_path_factory.mktemp("tiny")
+    return Tiny(
+        write_checkpoint(folder / "mine.safetensors"),
+        write_labels(folder / "labels.txt"),
+        write_pictures(folder / "images", PICTURES),
+    )
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An empty folder that must be empty after every failure."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def by_hand(tiny: Tiny, quality: int | None) -> dict[str, int]:
+    """How often the classifier is right, and with its correction, and both say the same."""
+    network, module = make(), make_module()
+    counts = {"top1": 0, "reference_top1": 0, "top5": 0, "reference_top5": 0, "agreement": 0}
+    for path in tiny.images.rglob("*.png"):
+        image = Image.open(path)
+        if quality is not None:
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=quality)
+            image = Image.open(buffer)
+        pixels = np.asarray(image)
+        raw = torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32))
+        with torch.no_grad():
+            features = network[:2](normalized(pixels))
+            direct = network[2:](features)[0].topk(5).indices.tolist()
+            corrected = network[2:](module(features, raw))[0].topk(5).indices.tolist()
+        label = CLASSES.index(path.parent.name)
+        counts["top1"] += corrected[0] == label
+        counts["reference_top1"] += direct[0] == label
+        counts["top5"] += label in corrected
+        counts["reference_top5"] += label in direct
+        counts["agreement"] += corrected[0] == direct[0]
+    return counts
+
+
+# --- what it writes ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    outcome: Outcome
+    json: Path
+    plot: Path
+
+
+FULL = ("--qualities", "clean", "25", "7", "--times", "1", "2")
+
+
+@pytest.fixture(scope="module")
+def full(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The whole folder under five conditions."""
+    folder = tmp_path_factory.mktemp("full")
+    json, plot = folder / "a.json", folder / "a.png"
+    return Run(afd_eval(*tiny.options, *FULL, "--json", json, "--plot", plot), json, plot)
+
+
+def test_the_figures_are_those_by_hand(full: Run, tiny: Tiny) -> None:
+    outcome = full.outcome
+    assert outcome.code == 0, outcome.err
+    assert {p.name for p in full.json.parent.iterdir()} == {"a.json", "a.png"}
+    report = read(full.json)
+    assert (report["pictures"], report["unreadable"]) == (PICTURES, [])
+    rows = {row["condition"]: row for row in report["conditions"]}
+    assert list(rows) == ["clean", "QF 25", "QF 7", "1x", "2x"]
+    for name, quality in (("clean", None), ("QF 25", 25), ("QF 7", 7)):
+        expected = by_hand(tiny, quality)
+        counts = {key: round(PICTURES * rows[name][key]["value"], 6) for key in expected}
+        assert counts == expected, name
+        assert f"\n{name} " in outcome.out
+    assert 0 < rows["QF 7"]["reference_top1"]["value"] < rows["clean"]["reference_top1"]["value"]
+    assert rows["clean"]["agreement"]["value"] < 1
+    assert f"{PICTURES} pictures" in outcome.out
+    assert f"{PICTURES}/{PICTURES}" in outcome.err  # the bar arrived
+    with Image.open(full.plot) as image:
+        image.load()
+        assert image.format == "PNG"
+
+
+def test_a_second_run_writes_the_same_bytes(full: Run, tiny: Tiny, out: Path) -> None:
+    json, plot = out / "b.json", out / "b.png"
+    options = (*tiny.options[:-1], "2", *FULL)  # with two workers
+    assert afd_eval(*options, "--json", json, "--plot", plot).code == 0
+    assert json.read_bytes() == full.json.read_bytes()
+    assert plot.read_bytes() == full.plot.read_bytes()
+
+
+def test_two_processes_write_what_one_writes(full: Run, tiny: Tiny, out: Path) -> None:
+    """21 pictures are three batches, so one process has two of them and the other one."""
+    json = out / "two.json"
+    main = "from afd_mobile.cli import eval_main; eval_main()"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *torchrun, "--no-python", sys.executable, "-c", main]
+    done = subprocess.run(
+        [*command, *tiny.options, *FULL, "--json", str(json)],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.read_bytes() == full.json.read_bytes()
+    assert done.stdout == full.outcome.out  # once, not from both
+
+
+def test_avif_and_another_model_as_reference(tiny: Tiny, tmp_path: Path, out: Path) -> None:
+    other = write_checkpoint(tmp_path / "other.safetensors", make_module(seed=1))
+    options = ("--codec", "avif", "--qualities", "30", "--times", "2", "--limit", "2")
+    outcome = afd_eval(*tiny.options, *options, "--against", other, "--json", out / "a.json")
+    assert outcome.code == 0, outcome.err
+    report = read(out / "a.json")
+    assert (report["model"], report["reference"]) == ("mine", "other")
+    assert [r["condition"] for r in report["conditions"]] == ["clean", "avif QF 30", "avif 2x"]
+    same = afd_eval(*tiny.quick, "--against", tiny.checkpoint, "--json", out / "a.json")
+    assert same.code == 0, same.err
+    for row in read(out / "a.json")["conditions"]:
+        assert row["agreement"]["value"] == 1 and row["difference"]["value"] == 0
+
+
+def test_without_labels_folders_are_imagenets(tmp_path: Path, out: Path) -> None:
+    backbone = load_backbone("squeezenet1_1")
+    config = AfdConfig.preset(
+        "mobile",
+        channels=backbone.channels,
+        stride=backbone.stride,
+        activation=backbone.activation,
+    )
+    module = AfdModule(config)
+    module.reset_to_identity()
+    path = tmp_path / "nothing.safetensors"
+    save_checkpoint(path, Checkpoint(module, backbone.name, backbone.tap, {}))
+    for wnid, picture in (("n02123045", data.chelsea()), ("n02504458", data.rocket())):
+        (tmp_path / "images" / wnid).mkdir(parents=True)  # a tabby; an elephant, it claims
+        Image.fromarray(picture).save(tmp_path / "images" / wnid / "0.png")
+    images = tmp_path / "images"
+    options = ("--images", images, "--qualities", "--workers", "1", "--json", out / "a.json")
+    outcome = afd_eval(path, *options)
+    assert outcome.code == 0, outcome.err
+    (clean,) = read(out / "a.json")["conditions"]
+    assert clean["top5"]["value"] == clean["reference_top5"]["value"] == 0.5
+    assert clean["agreement"]["value"] == 1
+
+
+def test_pictures_of_every_kind_are_read(tiny: Tiny, tmp_path: Path, out: Path) -> None:
+    place = tmp_path / "images" / CLASSES[0]
+    place.mkdir(parents=True)
+    for mode, suffix in (
+        ("L", "png"),
+        ("RGBA", "webp"),
+        ("CMYK", "jpg"),
+        ("P", "png"),
+        ("1", "bmp"),
+    ):
+        random_picture(0, size=40 + len(mode)).convert(mode).save(place / f"{mode}.{suffix}")
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(place / "deep.png")
+    Image.new("RGB", (1, 900)).save(place / "thin.png")
+    options = (tiny.checkpoint, "--images", tmp_path / "images", "--labels", tiny.labels)
+    outcome = afd_eval(*options, "--workers", 1, "--qualities", 7, "--json", out / "a.json")
+    assert outcome.code == 0, outcome.err
+    report = read(out / "a.json")
+    assert (report["pictures"], report["unreadable"]) == (7, [])
+
+
+def test_unreadable_pictures_are_reported_and_left_out(
+    tiny: Tiny, tmp_path: Path, out: Path
+) -> None:
+    place = tmp_path / "images" / CLASSES[0]
+    place.mkdir(parents=True)
+    random_picture(0).save(place / "good.png")
+    (place / "empty.png").touch()
+    (place / "text.jpg").write_text("no picture")
+    images = ("--images", tmp_path / "images", "--labels", tiny.labels)
+    options = (tiny.checkpoint, *images, "--workers", "1", "--qualities", "7")
+    outcome = afd_eval(*options, "--json", out / "a.json")
+    assert outcome.code == 0, outcome.err
+    broken = [f"{CLASSES[0]}/empty.png", f"{CLASSES[0]}/text.jpg"]
+    assert f"note: 2 cannot be read: {', '.join(broken)}" in outcome.err
+    report = read(out / "a.json")
+    assert (report["pictures"], report["unreadable"]) == (1, broken)
+    (place / "good.png").unlink()
+    outcome = afd_eval(*options, "--json", out / "b.json")
+    assert outcome.code == 3
+    assert outcome.error == "none of the 2 pictures can be read"
+    assert not (out / "b.json").exists()
+
+
+# --- what it refuses -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--qualities", "0"),
+        ("--qualities", "101"),
+        ("--qualities", "7.5"),
+        ("--qualities", "dirty"),
+        ("--times", "0"),
+        ("--times", "-1"),
+        ("--times", "often"),
+        ("--codec", "webp"),
+        ("--limit", "0"),
+        ("--limit", "all"),
+        ("--workers", "0"),
+        ("--device", "tpu"),
+        ("--plot", "plot.jpg"),
+        ("--json", "no/folder/a.json"),
+        ("--plot", "no/folder/a.png"),
+        ("--json", "."),
+        ("--no-such-option",),
+        ("another.tflite",),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_option_ends_with_2(tiny: Tiny, out: Path, arguments: tuple[str, ...]) -> None:
+    outcome = afd_eval(*tiny.options, "--json", out / "a.json", *arguments)
+    assert outcome.code == 2
+    assert arguments[-1] in outcome.error
+    assert not list(out.iterdir())
+
+
+def test_model_and_images_must_be_given(tiny: Tiny) -> None:
+    for options, missing in (((), "MODEL"), ((tiny.checkpoint,), "--images")):
+        outcome = afd_eval(*options)
+        assert outcome.code == 2 and missing in outcome.error
+
+
+def broken_input(how: str, tiny: Tiny, folder: Path) -> tuple[object, ...]:
+    """Options that override those of a run that works, so that one thing is wrong."""
+    file, empty = folder / "file", folder / "empty"
+    empty.mkdir()
+    match how:
+        case "no images folder":
+            return "--images", folder / "nowhere"
+        case "empty images folder":
+            return "--images", empty
+        case "images is a file":
+            return "--images", tiny.labels
+        case "pictures beside the folders":
+            random_picture(0).save(empty / "0.png")
+            return "--images", empty
+        case "folders of no class":
+            return "--images", tiny.images.parent
+        case "no labels":
+            return "--labels", file
+        case "labels are no text":
+            file.write_bytes(b"\xff\xfe\x00")
+            return "--labels", file
+        case "no labels in the file":
+            file.touch()
+            return "--labels", file
+        case "too few labels":
+            file.write_text("\n".join(CLASSES[:-1]))
+            (empty / CLASSES[0]).mkdir()  # which they name
+            random_picture(0).save(empty / CLASSES[0] / "0.png")
+            return "--labels", file, "--images", empty
+        case "too many labels":
+            file.write_text("\n".join([*CLASSES, "another"]))
+            return "--labels", file
+        case "no such reference":
+            return "--against", file
+        case "reference is no model":
+            file.write_bytes(b"hello")
+            return "--against", file
+        case "reference is an empty folder":
+            return "--against", empty
+        case "reference is an empty tflite":
+            (empty / "a.tflite").touch()
+            return "--against", empty / "a.tflite"
+    raise AssertionError(how)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("no images folder", "no such image folder"),
+        ("empty images folder", "no pictures"),
+        ("images is a file", "no such image folder"),
+        ("pictures beside the folders", "0.png is no class of"),
+        ("folders of no class", "images is no class of"),
+        ("no labels", "cannot be read"),
+        ("labels are no text", "cannot be read"),
+        ("no labels in the file", "is no class of"),
+        ("too few labels", "names 9 classes, but mine has 10"),
+        ("too many labels", "names 11 classes, but mine has 10"),
+        ("no such reference", "no checkpoint"),
+        ("reference is no model", "file"),
+        ("reference is an empty folder", "manifest.json"),
+        ("reference is an empty tflite", "manifest.json"),
+    ],
+)
+def test_a_wrong_input_ends_with_3(
+    tiny: Tiny, tmp_path: Path, out: Path, how: str, message: str
+) -> None:
+    outcome = afd_eval(
+        *tiny.quick, "--json", out / "a.json", "--plot", out / "a.png",
+        *broken_input(how, tiny, tmp_path),
+    )  # fmt: skip
+    assert outcome.code == 3
+    assert message in outcome.error
+    assert not list(out.iterdir())
+
+
+def test_what_cannot_be_written_ends_with_6(tiny: Tiny) -> None:
+    outcome = afd_eval(*tiny.quick, "--json", "/proc/a.json")
+    assert outcome.code == 6
+    assert "cannot write /proc/a.json" in outcome.error
+
+
+def test_an_interrupted_run_writes_nothing(tiny: Tiny, tmp_path: Path, out: Path) -> None:
+    # Compressed a thousand times, one batch of pictures takes half a minute.
+    options = (*tiny.options, "--times", "1000", "--json", out / "a.json", "--plot", out / "a.png")
+    errors = tmp_path / "errors"
+    with errors.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from afd_mobile.cli import eval_main; eval_main()"]
+            + [str(option) for option in options],
+            cwd=REPOSITORY,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None and not workers.read_text():
+            time.sleep(0.1)
+        time.sleep(1)  # what comes while a process forks, Python loses
+        assert b"0/21" in errors.read_bytes()
+        os.killpg(process.pid, signal.SIGINT)  # as the terminal does: the workers get it too
+        assert process.wait(timeout=60) == 130, errors.read_text()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert errors.read_text().splitlines()[-1] == "afd-eval: interrupted; nothing was published"
+    assert "Traceback" not in errors.read_text()
+    assert not list(out.iterdir())
+
+
+# --- afd-eval table ------------------------------------------------------------------------------
+
+
+def test_the_table_merges_reports(full: Run, tiny: Tiny, out: Path) -> None:
+    quick = out / "quick.json"
+    assert afd_eval(*tiny.quick, "--json", quick).code == 0
+    table, plot = out / "table.md", out / "table.png"
+    outcome = afd_eval("table", full.json, quick, "--out", table, "--plot", plot)
+    assert outcome.code == 0, outcome.err
+    text = table.read_text(encoding="utf-8")
+    headings = [line for line in text.splitlines() if "against" in line]
+    assert len(headings) == 2
+    assert headings[0].endswith("| clean | QF 25 | QF 7 | 1x | 2x |")
+    assert headings[1].endswith("| clean | QF 7 |") and "2 pictures" in headings[1]
+    with Image.open(plot) as image:
+        image.load()
+        assert image.width > 2 * 500  # two panels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("none.json",), 3, "none.json"),
+        ((), 2, "JSON"),
+        (("none.json", "--plot", "a.pdf"), 2, "must end in .png"),
+    ],
+)
+def test_a_wrong_table_is_one_line(
+    out: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    outcome = afd_eval("table", *arguments, "--out", out / "table.md")
+    assert outcome.code == code
+    assert outcome.err.startswith("afd-eval table: error: ") and message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert not list(out.iterdir())

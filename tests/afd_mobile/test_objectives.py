@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from afd_mobile import objectives
+from afd_mobile.afd_module import PRESETS, AfdConfig, AfdModule
+from afd_mobile.backbones import Backbone
+from afd_mobile.datasets import list_images, read_image
+from afd_mobile.degrade import jpeg
+from afd_mobile.fe_net import BlockScaleFeNet
+from afd_mobile.objectives import (
+    OBJECTIVES,
+    Distill,
+    FeatureMse,
+    _known_cross_entropy,
+    _normalized_mse,
+)
+
+CPU = torch.device("cpu")
+SIZE = 64
+
+Array = NDArray[np.float64]
+
+
+def new_module(backbone: Backbone, preset: str = "mobile", drift_input: str = "dct") -> AfdModule:
+    torch.manual_seed(0)
+    config = AfdConfig.preset(
+        preset,
+        channels=backbone.channels,
+        stride=backbone.stride,
+        activation=backbone.activation,
+        drift_input=drift_input,
+    )
+    return AfdModule(config).train()
+
+
+@pytest.fixture(scope="module")
+def crops(photos: Path) -> tuple[Tensor, Tensor]:
+    """Clean and QF 10, (3, 3, 64, 64)."""
+    clean = [read_image(p)[:SIZE, :SIZE] for p in list_images(photos)]
+    pairs = (clean, [jpeg(c, 10) for c in clean])
+    a, b = (torch.from_numpy(np.stack(p)).permute(0, 3, 1, 2).float() for p in pairs)
+    return a, b
+
+
+def normalized_mse(x: Array, target: Array) -> float:
+    """By the definition, channel by channel: x, target (N, C, H, W)."""
+    variances = [target[:, c].var() for c in range(target.shape[1])]
+    floor = 1e-3 * np.mean(variances)
+    errors = [np.mean((x[:, c] - target[:, c]) ** 2) for c in range(target.shape[1])]
+    return float(np.mean([e / (v + floor) for e, v in zip(errors, variances, strict=True)]))
+
+
+def test_the_normalized_mse() -> None:
+    scale = torch.tensor([0.01, 1.0, 50.0, 0.0])[:, None, None]  # one channel never changes
+    target = scale * torch.randn(3, 4, 5, 6) + torch.arange(4.0)[:, None, None]
+    x = target + 0.1 * torch.randn(3, 4, 5, 6)
+    expected = normalized_mse(x.double().numpy(), target.double().numpy())
+    assert _normalized_mse(x, target).item() == pytest.approx(expected, rel=1e-3)
+    assert _normalized_mse(x[:, 1:3], target[:, 1:3]).item() == pytest.approx(
+        normalized_mse(x[:, 1:3].double().numpy(), target[:, 1:3].double().numpy()), rel=1e-5
+    )
+    assert _normalized_mse(target, target).item() == 0
+
+
+def cross_entropy(logits: Array, target: Array) -> float:
+    """Mean over crops and channels; crops of unknown target count as 0."""
+    p = 1 / (1 + np.exp(-logits))
+    t = target[:, None]
+    losses = -(t * np.log(p) + (1 - t) * np.log(1 - p))
+    return float(np.where(np.isnan(losses), 0, losses).mean())
+
+
+def test_crops_of_unknown_target_contribute_nothing() -> None:
+    logits = torch.randn(5, 3, requires_grad=True)
+    target = torch.tensor([1.0, math.nan, 0.0, 1.0, math.nan])
+    loss = _known_cross_entropy(logits, target)
+    expected = cross_entropy(logits.detach().double().numpy(), target.double().numpy())
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert (gradient.count_nonzero(dim=1) == torch.tensor([3, 0, 3, 3, 0])).all()
+    assert gradient.isfinite().all()
+
+
+def test_without_any_known_target_the_cross_entropy_is_zero() -> None:
+    assert _known_cross_entropy(torch.randn(2, 3), torch.full((2,), math.nan)).item() == 0
+
+
+def test_feature_mse_is_the_mean_squared_error(
+    mobilenet: Backbone, crops: tuple[Tensor, Tensor]
+) -> None:
+    module = new_module(mobilenet)
+    loss = FeatureMse(module, mobilenet, SIZE, CPU)(*crops, torch.ones(3))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (mobilenet.mean, mobilenet.std))
+    with torch.no_grad():
+        clean, features = (mobilenet.head((c / 255 - mean) / std) for c in crops)
+        corrected = module(features, crops[1])
+    expected = np.mean((corrected.double().numpy() - clean.double().numpy()) ** 2)
+    assert expected > 1e-3
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_distill_is_zero_where_there_is_nothing_to_correct(
+    preset: str, mobilenet: Backbone, crops: tuple[Tensor, Tensor]
+) -> None:
+    module = new_module(mobilenet, preset)
+    module.reset_to_identity()
+    distill, unknown = Distill(module, mobilenet, SIZE, CPU), torch.full((3,), math.nan)
+    assert abs(distill(crops[0], crops[0], unknown).item()) < 1e-5
+    assert distill(*crops, unknown).item() > 0.1
+
+
+def test_distill_is_its_four_terms(
+    mobilenet: Backbone, crops: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each against float32 and numpy; what is left is bfloat16."""
+    module, share = new_module(mobilenet), torch.tensor([1.0, math.nan, 0.0])
+    distill = Distill(module, mobilenet, SIZE, CPU)
+    default = distill(*crops, share).item()
+    weights = {"DEEP_WEIGHT": 2.0, "TAP_WEIGHT": 0.2, "COMPRESSION_WEIGHT": 1.0}
+    for name in weights:
+        monkeypatch.setattr(objectives, name, 0.0)
+    found = {"divergence": distill(*crops, share).item()}
+    for name in weights:
+        with monkeypatch.context() as patch:
+            patch.setattr(objectives, name, 1.0)
+            found[name] = distill(*crops, share).item() - found["divergence"]
+
+    mean, std = (torch.tensor(v)[:, None, None] for v in (mobilenet.mean, mobilenet.std))
+    with torch.no_grad():
+        clean, features = (mobilenet.head((c / 255 - mean) / std) for c in crops)
+        corrected = module(features, crops[1])
+        assert isinstance(module.fe_net, BlockScaleFeNet)
+        presence = module.fe_net.compression_logits(module.fde_net(crops[1]))
+        x, t = (outputs_by_size(mobilenet.tail, f) for f in (corrected, clean))
+    log_p, log_q = (m[0] - np.log(np.exp(m[0]).sum(1, keepdims=True)) for m in (x, t))
+    expected = {
+        "divergence": np.mean(np.sum(np.exp(log_q) * (log_q - log_p), axis=1)),
+        "DEEP_WEIGHT": np.mean([normalized_mse(x[size], t[size]) for size in (4, 2)]),
+        "TAP_WEIGHT": normalized_mse(corrected.double().numpy(), clean.double().numpy()),
+        "COMPRESSION_WEIGHT": cross_entropy(presence.double().numpy(), share.double().numpy()),
+    }
+    assert found == pytest.approx(expected, rel=0.15)  # measured: 8 % for the divergence
+    total = found["divergence"] + sum(weight * found[name] for name, weight in weights.items())
+    assert default == pytest.approx(total, rel=1e-5)
+
+
+def outputs_by_size(tail: nn.Module, features: Tensor) -> dict[int, Array]:
+    """The last layer's output of every spatial size; 0 holds the logits."""
+    outputs: dict[int, Array] = {}
+
+    def record(_: nn.Module, __: object, output: Tensor) -> None:
+        outputs[output.shape[-1] if output.ndim == 4 else 0] = output.double().numpy()
+
+    layers = [m for m in tail.modules() if not list(m.children())]
+    hooks = [m.register_forward_hook(record) for m in layers]
+    tail(features)
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_gradients_reach_the_whole_module_and_nothing_else(
+    objective: str, preset: str, mobilenet: Backbone, crops: tuple[Tensor, Tensor]
+) -> None:
+    module = new_module(mobilenet, preset)
+    step = OBJECTIVES[objective](module, mobilenet, SIZE, CPU)
+    step(*crops, torch.ones(3)).backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+    own = {id(p) for p in module.parameters()}
+    others = [p for p in step.parameters() if id(p) not in own]
+    others += [*mobilenet.head.parameters(), *mobilenet.tail.parameters()]
+    assert others and all(p.grad is None and not p.requires_grad for p in others)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("drift_input", ["pixels", "shuffled-dct", "none"])
+def test_every_parameter_of_an_ablation_has_a_gradient(
+    objective: str, drift_input: str, mobilenet: Backbone, crops: tuple[Tensor, Tensor]
+) -> None:
+    module = new_module(mobilenet, drift_input=drift_input)
+    module.reset_to_identity()  # parameters that get none would stop processes that share a batch
+    step = OBJECTIVES[objective](module, mobilenet, SIZE, CPU)
+    step(*crops, torch.ones(3)).backward()
+    assert all(p.grad is not None for p in module.parameters())
+
+
+def test_a_tap_with_nothing_deeper_is_distilled_all_the_same(
+    mobilenet: Backbone, crops: tuple[Tensor, Tensor]
+) -> None:
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+    backbone = dataclasses.replace(mobilenet, tail=fx.symbolic_trace(pooled))
+    module = new_module(backbone)
+    loss = Distill(module, backbone, SIZE, CPU)(*crops, torch.ones(3))
+    loss.backward()
+    assert loss.item() > 0 and all(p.grad is not None for p in module.parameters())

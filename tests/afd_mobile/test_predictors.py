@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from afd_mobile.artifacts import sha256
+from afd_mobile.checkpoint import Checkpoint, save_checkpoint
+from afd_mobile.errors import InputError
+from afd_mobile.predictors import open_predictor, plain_predictor
+from tests.afd_mobile import tiny_classifier
+from tests.afd_mobile.tiny_classifier import CLASSES, NAME, TAP, make, make_module, normalized
+
+CPU = torch.device("cpu")
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.1, 0.3]
+Manifest = dict[str, Any]
+Change = Callable[[Manifest], object]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> NDArray[np.uint8]:
+    """(3, 224, 224, 3)."""
+    return np.stack([np.asarray(tiny_classifier.random_picture(i)) for i in range(3)])
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_gives_what_head_module_and_tail_give(
+    tmp_path: Path, pictures: NDArray[np.uint8]
+) -> None:
+    module = make_module()
+    path = tiny_classifier.write_checkpoint(tmp_path / "mine.safetensors", module)
+    model = open_predictor(str(path), CPU)
+    assert (model.name, model.sha256) == ("mine", sha256(path))
+    assert (model.input_size, model.classes) == (224, len(CLASSES))
+    network = make()
+    direct, corrected = [], []
+    for picture in pictures:
+        raw = torch.from_numpy(picture.transpose(2, 0, 1)[None].astype(np.float32))
+        with torch.no_grad():
+            features = network[:2](normalized(picture))
+            direct.append(network[2:](features))
+            corrected.append(network[2:](module(features, raw)))
+    np.testing.assert_allclose(model.logits(pictures), torch.cat(corrected), atol=1e-3)
+    plain = plain_predictor(model, CPU)
+    assert (plain.name, plain.sha256, plain.classes) == (NAME, None, len(CLASSES))
+    np.testing.assert_allclose(plain.logits(pictures), torch.cat(direct), atol=1e-3)
+    assert np.abs(torch.cat(corrected) - torch.cat(direct)).max() > 0.1
+
+
+def test_a_checkpoint_that_does_not_name_its_classifier_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "anonymous.safetensors"
+    save_checkpoint(path, Checkpoint(make_module(), None, None, {}))
+    with pytest.raises(InputError, match="does not say for which classifier"):
+        open_predictor(str(path), CPU)
+
+
+def test_what_does_not_exist_is_an_input_error(tmp_path: Path) -> None:
+    for name in ("none", "none.onnx", "none.tflite", "none.safetensors"):
+        with pytest.raises(InputError, match=name):
+            open_predictor(str(tmp_path / name), CPU)
+
+
+# --- exported files, made by hand ----------------------------------------------------------------
+
+
+def channel_means(size: int = 8) -> bytes:
+    """An ONNX model whose three logits are the means of what its three channels are fed with."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, size, size])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["logits"]),
+    ]
+    graph = helper.make_graph(nodes, "means", [image], [logits])
+    opsets = [helper.make_opsetid("", 18)]
+    content: bytes = helper.make_model(
+        graph, ir_version=10, opset_imports=opsets
+    ).SerializeToString()
+    return content
+
+
+def write_export(
+    folder: Path, *changes: Change, content: bytes | None = None, name: str = "means.onnx"
+) -> Path:
+    """A model file with its manifest; `changes` are applied to the manifest."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_bytes(channel_means() if content is None else content)
+    manifest: Manifest = {
+        "schema_version": 1,
+        "scope": "classifier",
+        "input_range": "rgb255",
+        "seed": 0,
+        "backbone": {
+            **{"name": NAME, "tap": TAP, "weights": "factory", "trained": True},
+            **{"classes": 3, "input_size": 8, "mean": MEAN, "std": STD},
+        },
+        "files": [{"path": name, "sha256": sha256(path)}, {"path": "golden/0.bin", "sha256": "0"}],
+    }
+    for change in changes:
+        change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("input_range", ["rgb255", "normalized"])
+def test_an_exported_file_is_fed_as_its_manifest_says(tmp_path: Path, input_range: str) -> None:
+    path = write_export(tmp_path, lambda m: m.update(input_range=input_range))
+    small = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    model = open_predictor(str(path), CPU)
+    assert (model.name, model.sha256) == ("means.onnx", sha256(path))
+    assert (model.input_size, model.classes) == (8, 3)
+    expected = small.astype(np.float64).mean(axis=(1, 2))
+    if input_range == "normalized":
+        expected = (expected / 255 - MEAN) / STD
+    logits = model.logits(small)
+    assert logits.shape == (5, 3)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_plain_classifier_of_an_export_is_fed_as_its_manifest_says(tmp_path: Path) -> None:
+    model = open_predictor(str(write_export(tmp_path)), CPU)
+    plain = plain_predictor(model, CPU)
+    assert (plain.name, plain.input_size, plain.classes) == (NAME, 8, len(CLASSES))
+    small = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    scaled = torch.from_numpy(((small / 255 - MEAN) / STD).transpose(0, 3, 1, 2)).float()
+    with torch.no_grad():
+        np.testing.assert_allclose(plain.logits(small), make()(scaled), atol=1e-3)
+
+
+def test_a_persons_own_weights_are_not_replaced_in_silence(tmp_path: Path) -> None:
+    path = write_export(tmp_path, lambda m: m["backbone"].update(weights="file"))
+    with pytest.raises(InputError, match="--against FOLDER"):
+        plain_predictor(open_predictor(str(path), CPU), CPU)
+
+
+@pytest.mark.parametrize("name", ["means.onnx", "means.tflite"])
+def test_a_file_without_its_manifest_is_refused(tmp_path: Path, name: str) -> None:
+    path = write_export(tmp_path, name=name)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"no manifest\.json beside"):
+        open_predictor(str(path), CPU)
+    with pytest.raises(InputError, match=r"manifest\.json cannot be read"):
+        open_predictor(str(tmp_path), CPU)
+
+
+def test_features_are_nothing_to_evaluate(tmp_path: Path) -> None:
+    path = write_export(tmp_path, lambda m: m.update(scope="features"))
+    with pytest.raises(InputError, match="gives features, not logits"):
+        open_predictor(str(path), CPU)
+
+
+def pop(*keys: str) -> Change:
+    """Removes the entry at this place."""
+
+    def change(manifest: Manifest) -> None:
+        place = manifest
+        for key in keys[:-1]:
+            place = place[key]
+        del place[keys[-1]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pop("files"),
+        pop("backbone"),
+        pop("scope"),
+        pop("input_range"),
+        pop("backbone", "mean"),
+        pop("backbone", "classes"),
+        pop("backbone", "input_size"),
+        lambda m: m.update(files=None),
+        lambda m: m.update(files=["means.onnx"]),
+        lambda m: m.update(files=[{"path": 3}]),
+        lambda m: m.update(backbone="mobilenet_v2"),
+        lambda m: m.update(input_range="bgr"),
+        lambda m: m["backbone"].update(mean=[0.5, 0.5]),
+        lambda m: m["backbone"].update(std="wide"),
+        lambda m: m["backbone"].update(input_size=None),
+    ],
+)
+def test_a_malformed_manifest_is_an_input_error(tmp_path: Path, change: Change) -> None:
+    path = write_export(tmp_path, change)
+    with pytest.raises(InputError, match=r"manifest\.json is broken"):
+        open_predictor(str(path), CPU)
+    with pytest.raises(InputError):  # of a folder, the files are looked at first
+        open_predictor(str(tmp_path), CPU)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"schema_version": 99}'])
+def test_a_corrupt_manifest_is_an_input_error(tmp_path: Path, content: bytes) -> None:
+    path = write_export(tmp_path)
+    (tmp_path / "manifest.json").write_bytes(content)
+    for target in (path, tmp_path):
+        with pytest.raises(InputError, match=r"manifest\.json"):
+            open_predictor(str(target), CPU)
+
+
+@pytest.mark.parametrize("entry", ["tap", "name", "weights", "trained"])
+def test_a_manifest_that_lost_the_classifier_is_an_input_error(tmp_path: Path, entry: str) -> None:
+    path = write_export(tmp_path, pop("backbone", entry))
+    with pytest.raises(InputError, match=entry):
+        plain_predictor(open_predictor(str(path), CPU), CPU)
+
+
+def test_a_file_that_the_manifest_does_not_know_is_refused(tmp_path: Path) -> None:
+    path = write_export(tmp_path)
+    stranger = path.rename(tmp_path / "stranger.onnx")
+    with pytest.raises(InputError, match=r"does not know stranger\.onnx"):
+        open_predictor(str(stranger), CPU)
+
+
+@pytest.mark.parametrize("name", ["means.onnx", "means.tflite"])
+@pytest.mark.parametrize("length", [0, 60])
+def test_a_truncated_file_is_refused(tmp_path: Path, name: str, length: int) -> None:
+    path = write_export(tmp_path, name=name)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(InputError, match="is not the file that was exported"):
+        open_predictor(str(path), CPU)
+
+
+@pytest.mark.parametrize("name", ["means.onnx", "means.tflite"])
+@pytest.mark.parametrize("content", [b"", b"hello"])
+def test_what_is_no_model_is_an_input_error(tmp_path: Path, name: str, content: bytes) -> None:
+    path = write_export(tmp_path, content=content, name=name)
+    with pytest.raises(InputError, match=f"{name} is no"):
+        open_predictor(str(path), CPU)
+
+
+@pytest.mark.parametrize("entry", ["input_size", "classes"])
+def test_a_file_of_another_shape_than_its_manifest_says_is_refused(
+    tmp_path: Path, entry: str
+) -> None:
+    path = write_export(tmp_path, lambda m: m["backbone"].update({entry: 16}))
+    with pytest.raises(InputError, match=r"turns \(1, 8, 8, 3\) into \(1, 3\), not what"):
+        open_predictor(str(path), CPU)
+
+
+@pytest.mark.parametrize(
+    ("precisions", "message"),
+    [([], "no .tflite"), (["int8", "float16"], "int8.tflite, float16.tflite; give the file")],
+)
+def test_of_a_folder_without_one_clear_file_none_is_taken(
+    tmp_path: Path, precisions: list[str], message: str
+) -> None:
+    files = [{"path": f"{p}.tflite", "precision": p, "sha256": "0"} for p in precisions]
+    write_export(tmp_path, lambda m: m["files"].extend(files))
+    with pytest.raises(InputError, match=message):
+        open_predictor(str(tmp_path), CPU)
+
+
+def test_a_broken_onnx_model_is_one_line(tmp_path: Path) -> None:
+    model = onnx.load_from_string(channel_means())
+    model.graph.node[0].op_type = "NoSuchOperator"
+    path = write_export(tmp_path, content=model.SerializeToString())
+    with pytest.raises(InputError, match="is no ONNX model that onnxruntime runs"):
+        open_predictor(str(path), CPU)
