@@ -36,16 +36,21 @@ avif := --codec avif $(jpeg)
 accuracy: setup $(RESULTS)
 	$(BIN)/afd-eval table $(RESULTS) --out docs/accuracy.md --plot docs/accuracy.png
 
-exports/accuracy/%/manifest.json: models/%.safetensors
-	mkdir -p exports/accuracy
-	$(BIN)/afd-export --fuse --checkpoint $* --precision float32 --out exports/accuracy/$* --force
+exports/accuracy/plain-%/manifest.json: models/backbones/%.safetensors
+	$(BIN)/afd-export --fuse --checkpoint none --backbone $* --precision float32 --out $(@D) --force
 
+exports/accuracy/afd-%/manifest.json: models/afd-%.safetensors
+	$(BIN)/afd-export --fuse --checkpoint afd-$* --precision float32 --out $(@D) --force
+
+# afd-BACKBONE-PRESET is compared with plain-BACKBONE, both as exported.
+.SECONDEXPANSION:
+plain = exports/accuracy/plain-$(firstword $(subst -, ,$(1)))
 define result
-exports/accuracy/%-$(1).json: exports/accuracy/%/manifest.json
-	$(BIN)/afd-eval exports/accuracy/$$* --images $(IMAGES) $($(1)) --json $$@
+exports/accuracy/afd-%-$(1).json: exports/accuracy/afd-%/manifest.json $$$$(call plain,$$$$*)/manifest.json
+	$(BIN)/afd-eval exports/accuracy/afd-$$* --against $$(call plain,$$*) --images $(IMAGES) $($(1)) --json $$@
 endef
 $(foreach k,jpeg repeated avif,$(eval $(call result,$(k))))
-.PRECIOUS: exports/accuracy/%/manifest.json
+.PRECIOUS: exports/accuracy/plain-%/manifest.json exports/accuracy/afd-%/manifest.json
 
 check: setup
 	$(BIN)/ruff format --check .

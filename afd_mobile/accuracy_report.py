@@ -56,10 +56,12 @@ def read_report(path: Path) -> Report:
     Raises:
         InputError: it is missing, broken, something else, or of another schema version.
     """
+    if not path.is_file():
+        raise InputError(f"no such file: {path}; make it with afd-eval --json")
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}; make it with afd-eval --json") from error
+        raise InputError(f"{path} cannot be read: {error}") from error
     found = report.get("schema_version") if isinstance(report, dict) else None
     if found != SCHEMA_VERSION:
         raise InputError(f"{path} has schema version {found}, expected {SCHEMA_VERSION}")

@@ -103,11 +103,19 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=positive,
+        type=_workers,
         default=max(1, (os.cpu_count() or 2) - 1),
         metavar="N",
         help="processes that read and compress pictures (default: one less than the cores)",
     )
+
+
+def _workers(text: str) -> int:
+    """Far more processes than cores would take the machine down."""
+    value, most = positive(text), 8 * (os.cpu_count() or 1)
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{value} are too many for this machine; at most {most}")
+    return value
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -269,7 +277,7 @@ def _eval_parser() -> argparse.ArgumentParser:
     add(
         "--times",
         nargs="*",
-        type=positive,
+        type=_times,
         default=[],
         metavar="N",
         help="compress N times as well, each time at one of the paper's five qualities (seeded)",
@@ -287,6 +295,13 @@ def _quality(text: str) -> int | None:
     if not text.isdecimal() or not 1 <= int(text) <= 100:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a quality from 1 to 100 nor clean")
     return int(text)
+
+
+def _times(text: str) -> int:
+    value = positive(text)
+    if value > 1000:
+        raise argparse.ArgumentTypeError(f"{value} are more than 1000 times")
+    return value
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -355,6 +370,8 @@ def _class_names(labels: Path | None) -> tuple[list[str], str]:
         from afd_mobile.resources import imagenet_classes
 
         return [wnid for wnid, _ in imagenet_classes()], "ImageNet"
+    if not labels.is_file():
+        raise InputError(f"--labels {labels}: no such file")
     try:
         lines = labels.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -369,8 +386,9 @@ def _check_outputs(json: Path | None, plot: Path | None) -> None:
     for path in (json, plot):
         if path and not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}")
-        if path and path.is_dir():
-            raise UsageError(f"{path} is a folder")
+        # A device such as /dev/null, or a link to one, would be replaced by the file.
+        if path and (path.is_symlink() or path.exists() and not path.is_file()):
+            raise UsageError(f"{path} exists and is no regular file")
         if path and not os.access(path.parent, os.W_OK):
             raise OutputError(f"cannot write {path}: {path.parent} is not writable")
 

@@ -149,7 +149,7 @@ class BlockScaleFeNet(nn.Module):
         """
         low = self.compression_logits(clean_maps).quantile(0.95, dim=0)
         high = self.compression_logits(compressed_maps).quantile(0.05, dim=0)
-        scale = torch.where(high > low, 2 * STRENGTH_LOGIT / (high - low), 1.0).clamp_min(1.0)
+        scale = torch.where(high > low, 2 * STRENGTH_LOGIT / (high - low), 1.0).clamp(1.0, 20.0)
         middle = torch.where(high > low, (high + low) / 2, 0.0)
         assert self.strength.bias is not None
         self.strength.weight.mul_(scale[:, None, None, None])

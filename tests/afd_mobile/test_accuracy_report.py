@@ -64,7 +64,7 @@ def test_a_report_is_strict_json_that_can_be_read_again(tmp_path: Path, report: 
 
 
 def test_a_missing_report_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.json cannot be read"):
+    with pytest.raises(InputError, match=r"no such file: .*none\.json"):
         read_report(tmp_path / "none.json")
 
 

@@ -297,16 +297,19 @@ def test_unreadable_pictures_are_reported_and_left_out(
         ("--qualities", "dirty"),
         ("--times", "0"),
         ("--times", "-1"),
+        ("--times", "1001"),
         ("--times", "often"),
         ("--codec", "webp"),
         ("--limit", "0"),
         ("--limit", "all"),
         ("--workers", "0"),
+        ("--workers", "100000"),
         ("--device", "tpu"),
         ("--plot", "plot.jpg"),
         ("--json", "no/folder/a.json"),
         ("--plot", "no/folder/a.png"),
         ("--json", "."),
+        ("--json", "/dev/stdout"),
         ("--no-such-option",),
         ("another.tflite",),
     ],
@@ -317,6 +320,17 @@ def test_a_wrong_option_ends_with_2(tiny: Tiny, out: Path, arguments: tuple[str,
     assert outcome.code == 2
     assert arguments[-1] in outcome.error
     assert not list(out.iterdir())
+
+
+def test_a_device_or_a_link_is_not_replaced(tiny: Tiny, out: Path) -> None:
+    device = out / "device"
+    os.mkfifo(device)
+    link = out / "link"
+    link.symlink_to(out / "target")
+    for path in (device, link):
+        outcome = afd_eval(*tiny.options, "--json", path)
+        assert outcome.code == 2 and "is no regular file" in outcome.error
+    assert device.is_fifo() and link.is_symlink() and not (out / "target").exists()
 
 
 def test_model_and_images_must_be_given(tiny: Tiny) -> None:
@@ -378,7 +392,7 @@ def broken_input(how: str, tiny: Tiny, folder: Path) -> tuple[object, ...]:
         ("images is a file", "no such image folder"),
         ("pictures beside the folders", "0.png is no class of"),
         ("folders of no class", "images is no class of"),
-        ("no labels", "cannot be read"),
+        ("no labels", "no such file"),
         ("labels are no text", "cannot be read"),
         ("no labels in the file", "is no class of"),
         ("too few labels", "names 9 classes, but mine has 10"),
