@@ -387,7 +387,7 @@ def _check_outputs(json: Path | None, plot: Path | None) -> None:
         if path and not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}")
         # A device such as /dev/null, or a link to one, would be replaced by the file.
-        if path and (path.is_symlink() or path.exists() and not path.is_file()):
+        if path and (path.is_symlink() or (path.exists() and not path.is_file())):
             raise UsageError(f"{path} exists and is no regular file")
         if path and not os.access(path.parent, os.W_OK):
             raise OutputError(f"cannot write {path}: {path.parent} is not writable")

@@ -303,13 +303,11 @@ def test_unreadable_pictures_are_reported_and_left_out(
         ("--limit", "0"),
         ("--limit", "all"),
         ("--workers", "0"),
-        ("--workers", "100000"),
         ("--device", "tpu"),
         ("--plot", "plot.jpg"),
         ("--json", "no/folder/a.json"),
         ("--plot", "no/folder/a.png"),
         ("--json", "."),
-        ("--json", "/dev/stdout"),
         ("--no-such-option",),
         ("another.tflite",),
     ],
@@ -320,6 +318,12 @@ def test_a_wrong_option_ends_with_2(tiny: Tiny, out: Path, arguments: tuple[str,
     assert outcome.code == 2
     assert arguments[-1] in outcome.error
     assert not list(out.iterdir())
+
+
+def test_a_flood_of_workers_is_refused(tiny: Tiny) -> None:
+    # There are no pictures, so that nothing is flooded should this test fail.
+    outcome = afd_eval(*tiny.options, "--images", "/none", "--workers", "100000")
+    assert outcome.code == 2 and "100000 are too many" in outcome.error
 
 
 def test_a_device_or_a_link_is_not_replaced(tiny: Tiny, out: Path) -> None:
