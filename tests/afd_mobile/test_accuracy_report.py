@@ -192,8 +192,12 @@ def test_the_plot_is_a_png_with_a_panel_for_every_report(report: Report, count: 
         assert inside.size == 0 or (inside.min() < 150) == (i < count)
 
 
-def test_the_plot_shows_the_figures(report: Report) -> None:
-    assert draw([report]) != draw([make_report(seed=1)])
+@pytest.mark.parametrize("key", ["top1", "reference_top1"])
+@pytest.mark.parametrize("part", ["value", "low", "high"])
+def test_the_plot_shows_the_figures(report: Report, key: str, part: str) -> None:
+    changed = copy.deepcopy(report)
+    changed["conditions"][1][key][part] += -0.02 if part == "low" else 0.02
+    assert draw([report]) != draw([changed])
 
 
 def test_clean_pictures_alone_can_be_drawn() -> None:

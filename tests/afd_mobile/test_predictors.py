@@ -138,6 +138,22 @@ def test_the_plain_classifier_of_an_export_is_fed_as_its_manifest_says(tmp_path:
         np.testing.assert_allclose(plain.logits(small), make()(scaled), atol=1e-3)
 
 
+def test_a_random_classifier_is_made_from_the_same_seed_again(tmp_path: Path) -> None:
+    small = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    network = {"name": "squeezenet1_1", "tap": "features.2", "weights": "random", "trained": False}
+    logits = []
+    for seed in (3, 4, 3):
+        path = write_export(
+            tmp_path,
+            lambda m: m["backbone"].update(network, input_size=64),
+            lambda m, seed=seed: m.update(seed=seed),  # type: ignore[misc]
+            content=channel_means(64),
+        )
+        logits.append(plain_predictor(open_predictor(str(path), CPU), CPU).logits(small))
+    assert np.array_equal(logits[0], logits[2])
+    assert not np.allclose(logits[0], logits[1], atol=1e-3)
+
+
 def test_a_persons_own_weights_are_not_replaced_in_silence(tmp_path: Path) -> None:
     path = write_export(tmp_path, lambda m: m["backbone"].update(weights="file"))
     with pytest.raises(InputError, match="--against FOLDER"):
