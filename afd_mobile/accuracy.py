@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +93,7 @@ def accuracy_of(outcomes: Outcomes, conditions: Sequence[Condition]) -> Accuracy
                 _estimate(reference_top1),
                 _estimate(reference_top5),
                 _estimate(top1 - reference_top1),
-                None if condition == CLEAN else _optional(_estimate, recovered(i)),
+                None if condition == CLEAN else _estimate_or_none(recovered(i)),
                 _estimate(agreement),
             )
         )
@@ -102,7 +102,7 @@ def accuracy_of(outcomes: Outcomes, conditions: Sequence[Condition]) -> Accuracy
         len(outcomes.keys),
         outcomes.unreadable,
         rows,
-        _optional(_estimate, np.mean(single, axis=0)) if single else None,
+        _estimate_or_none(np.mean(single, axis=0)) if single else None,
     )
 
 
@@ -123,5 +123,5 @@ def _estimate(samples: Means) -> Estimate:
     return Estimate(float(samples[0]), float(low), float(high))
 
 
-def _optional(make: Callable[[Means], Estimate], samples: Means) -> Estimate | None:
-    return make(samples) if np.isfinite(samples[0]) else None
+def _estimate_or_none(samples: Means) -> Estimate | None:
+    return _estimate(samples) if np.isfinite(samples[0]) else None

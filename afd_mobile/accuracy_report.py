@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from afd_mobile.accuracy import RESAMPLES, SEED, Accuracy
+from afd_mobile.artifacts import read_versioned, versions_of
 from afd_mobile.degrade import CLEAN
 from afd_mobile.errors import InputError
 
@@ -43,10 +41,7 @@ def report_of(accuracy: Accuracy, *, model: str, sha256: str | None, reference: 
         **dataclasses.asdict(accuracy),
         "intervals": f"95 %, bootstrap over pictures, {RESAMPLES} resamples, seed {SEED}",
         "host": f"{platform.machine()}, {platform.system()}",
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in _PACKAGES},
-        },
+        "versions": versions_of(*_PACKAGES),
     }
 
 
@@ -58,21 +53,14 @@ def read_report(path: Path) -> Report:
     """
     if not path.is_file():
         raise InputError(f"no such file: {path}; make it with afd-eval --json")
+    report: Report = read_versioned(path, SCHEMA_VERSION, "make it with afd-eval --json")
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    found = report.get("schema_version") if isinstance(report, dict) else None
-    if found != SCHEMA_VERSION:
-        raise InputError(f"{path} has schema version {found}, expected {SCHEMA_VERSION}")
-    result: Report = report
-    try:
-        markdown_table([result])
-        if CLEAN.name not in [row["condition"] for row in result["conditions"]]:
+        markdown_table([report])
+        if CLEAN.name not in [row["condition"] for row in report["conditions"]]:
             raise ValueError("no clean condition")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no result of afd-eval --json: {error!r}") from error
-    return result
+    return report
 
 
 def text_table(report: Report) -> list[str]:
@@ -139,14 +127,16 @@ def draw(reports: Sequence[Report]) -> bytes:
     # Only this function needs it, and it takes half a second to import.
     from matplotlib.figure import Figure
 
+    from afd_mobile.plotting import png
+
     columns = min(3, len(reports))
     lines = -(-len(reports) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.4 * lines), dpi=120, layout="constrained")
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flat
     for report, panel in zip(reports, panels, strict=False):
         rows: list[Row] = report["conditions"]
-        degraded = [r for r in rows if r["condition"] != "clean"]
-        clean = next(r for r in rows if r["condition"] == "clean")
+        degraded = [r for r in rows if r["condition"] != CLEAN.name]
+        clean = next(r for r in rows if r["condition"] == CLEAN.name)
         x = list(range(len(degraded)))
         panel.axhline(
             100 * clean["reference_top1"]["value"], color="0.5", ls="--", label="reference, clean"
@@ -175,9 +165,7 @@ def draw(reports: Sequence[Report]) -> bytes:
         unused.set_axis_off()
     figure.axes[0].set_ylabel("top-1 in %")
     figure.axes[0].legend()
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
+    return png(figure)
 
 
 def _markdown_row(name: str, cells: list[str]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +65,32 @@ def to_json(content: Any) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def versions_of(*packages: str) -> dict[str, str]:
+    """Python's version and those of installed packages."""
+    return {"python": platform.python_version(), **{p: version(p) for p in packages}}
+
+
+def read_versioned(path: Path, schema_version: int, remedy: str) -> dict[str, Any]:
+    """A JSON object with this `schema_version`.
+
+    Raises:
+        InputError: it is missing, broken, or of another version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}; {remedy}") from error
+    found = content.get("schema_version") if isinstance(content, dict) else None
+    if found != schema_version:
+        raise InputError(f"{path} has schema version {found}, expected {schema_version}")
+    result: dict[str, Any] = content
+    return result
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of an export folder.
 
     Raises:
         InputError: there is none, it is broken, or of another schema version.
     """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}; export again with afd-export") from error
-    found = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if found != SCHEMA_VERSION:
-        raise InputError(f"{path} has schema version {found}, expected {SCHEMA_VERSION}")
-    result: dict[str, Any] = manifest
-    return result
+    return read_versioned(folder / MANIFEST, SCHEMA_VERSION, "export again with afd-export")

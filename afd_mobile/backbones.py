@@ -11,10 +11,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from afd_mobile.checkpoint import load_strictly, read_state_dict
+from afd_mobile.datasets import nchw
 from afd_mobile.dct import BLOCK
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fusion import Reparameterizable
@@ -148,6 +151,30 @@ def load_backbone(
         weights=origin,
         trained=trained,
     )
+
+
+def classifier(
+    backbone: Backbone, module: nn.Module | None, device: torch.device
+) -> Callable[[NDArray[np.uint8]], Tensor]:
+    """The whole network: pictures (N, S, S, 3) RGB -> logits (N, classes), on the CPU.
+
+    Args:
+        module: corrects the tapped features; None leaves them.
+    """
+    normalize = Normalize(backbone.mean, backbone.std).to(device)
+    head, tail = backbone.head.to(device), backbone.tail.to(device)
+    correct = module.to(device) if module is not None else None
+
+    @torch.no_grad()
+    def logits(pictures: NDArray[np.uint8]) -> Tensor:
+        image = nchw(torch.from_numpy(pictures).to(device))
+        features = head(normalize(image))
+        if correct is not None:
+            features = correct(features, image)
+        result: Tensor = tail(features).float().cpu()
+        return result
+
+    return logits
 
 
 # --- where a network comes from -----------------------------------------------------------------

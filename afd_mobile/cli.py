@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from afd_mobile.command import Parser, one_of, positive, run_command
 from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition
 from afd_mobile.errors import InputError, OutputError, UsageError
+from afd_mobile.files import is_special, write_whole
+from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
 
 if TYPE_CHECKING:
     from afd_mobile.afd_module import AfdModule
     from afd_mobile.backbones import Backbone
     from afd_mobile.training import Progress
-
-
-DEFAULT_CHECKPOINT = "afd-mobilenet_v2-mobile"
 
 
 def train_main() -> None:
@@ -316,7 +315,6 @@ def _eval(arguments: argparse.Namespace) -> None:
 
     from afd_mobile import accuracy, accuracy_report, distributed, evaluation
     from afd_mobile.artifacts import to_json
-    from afd_mobile.files import write_whole
     from afd_mobile.predictors import open_predictor, plain_predictor
 
     names, source = _class_names(arguments.labels)
@@ -367,8 +365,6 @@ def _eval(arguments: argparse.Namespace) -> None:
 def _class_names(labels: Path | None) -> tuple[list[str], str]:
     """Names of the classes in the order of the logits, and where they come from."""
     if labels is None:
-        from afd_mobile.resources import imagenet_classes
-
         return [wnid for wnid, _ in imagenet_classes()], "ImageNet"
     if not labels.is_file():
         raise InputError(f"--labels {labels}: no such file")
@@ -386,8 +382,7 @@ def _check_outputs(json: Path | None, plot: Path | None) -> None:
     for path in (json, plot):
         if path and not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}")
-        # A device such as /dev/null, or a link to one, would be replaced by the file.
-        if path and (path.is_symlink() or (path.exists() and not path.is_file())):
+        if path and (is_special(path) or path.is_dir()):
             raise UsageError(f"{path} exists and is no regular file")
         if path and not os.access(path.parent, os.W_OK):
             raise OutputError(f"cannot write {path}: {path.parent} is not writable")
@@ -405,7 +400,6 @@ def _table(arguments: argparse.Namespace) -> None:
     _check_outputs(arguments.out, arguments.plot)
 
     from afd_mobile import accuracy_report
-    from afd_mobile.files import write_whole
 
     reports = [accuracy_report.read_report(path) for path in arguments.results]
     write_whole(arguments.out, accuracy_report.markdown_table(reports).encode())
@@ -449,7 +443,6 @@ def _drift(arguments: argparse.Namespace) -> None:
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
     from afd_mobile.datasets import list_images, read_image
-    from afd_mobile.files import write_whole
 
     images = list_images(arguments.images)[: arguments.limit]
     path = find_checkpoint(arguments.checkpoint)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from afd_mobile.degrade import QUALITIES, RGB, jpeg
@@ -54,6 +55,16 @@ def centre_crop(image: RGB, size: int) -> RGB:
     h, w = image.shape[:2]
     top, left = (h - size) // 2, (w - size) // 2
     return image[top : top + size, left : left + size]
+
+
+def spread_crops(paths: list[Path], most: int, size: int) -> list[RGB]:
+    """Centre crops (size, size) of at most `most` pictures, evenly spread over `paths`."""
+    return [centre_crop(read_image(p), size) for p in paths[:: -(-len(paths) // most)]]
+
+
+def nchw(pictures: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32, in the same memory order."""
+    return pictures.permute(0, 3, 1, 2).float()
 
 
 def _with_short_side(image: RGB, short: int) -> RGB:

@@ -6,7 +6,6 @@ block of a picture counts, where the paper samples 10,000 of them.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,12 @@ from torch.nn.functional import pad
 
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone, Normalize
-from afd_mobile.datasets import centre_crop, read_image
+from afd_mobile.datasets import centre_crop, nchw, read_image
 from afd_mobile.dct import BLOCK, DctFrontEnd, coefficient_scale
 from afd_mobile.degrade import RGB, jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.fusion import fuse
+from afd_mobile.plotting import png
 
 QUALITIES = (10, 25, 50, 60)  # Fig. 4's
 BIN_DEGREES = 2.5
@@ -247,7 +247,7 @@ def _drift_maps(
 
 def _batch(pictures: list[RGB]) -> Tensor:
     """(N, 3, H, W), 0 to 255."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+    return nchw(torch.from_numpy(np.stack(pictures)))
 
 
 def _numpy(values: Tensor) -> Angles:
@@ -275,7 +275,7 @@ def draw_curves(curves: Sequence[Curve]) -> bytes:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    return _png(figure)
+    return png(figure)
 
 
 def draw_maps(maps: Sequence[DriftMap]) -> bytes:
@@ -298,10 +298,4 @@ def draw_maps(maps: Sequence[DriftMap]) -> bytes:
         cell.set_axis_off()
     label = "feature drift angle, degrees"
     figure.colorbar(shown, ax=grid, label=label, extend="max", aspect=15 * len(maps))
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)

@@ -9,12 +9,20 @@ from pathlib import Path
 from afd_mobile.errors import OutputError
 
 
+def is_special(path: Path) -> bool:
+    """A link, or a device such as /dev/null: renaming over it would replace it."""
+    return path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir()))
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Writes `content` beside `path` and renames it into place.
 
     Raises:
-        OutputError: the folder is missing or not writable, or the disk is full.
+        OutputError: the folder is missing or not writable, the disk is full, or a link or device
+            is in the way.
     """
+    if is_special(path):
+        raise OutputError(f"cannot write {path}: it is a link or a device; give another file")
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -17,8 +17,8 @@ TAP_WEIGHT = 0.2
 COMPRESSION_WEIGHT = 1.0
 
 
-class FeatureMse(nn.Module):
-    """Corrected against clean features at the tap: the paper's loss, in float32."""
+class Objective(nn.Module):
+    """What all have: the module that is trained, and the classifier's normalisation."""
 
     def __init__(
         self, module: AfdModule, backbone: Backbone, crop: int, device: torch.device
@@ -26,6 +26,15 @@ class FeatureMse(nn.Module):
         super().__init__()
         self.module = module
         self.normalize = Normalize(backbone.mean, backbone.std).to(device)
+
+
+class FeatureMse(Objective):
+    """Corrected against clean features at the tap: the paper's loss, in float32."""
+
+    def __init__(
+        self, module: AfdModule, backbone: Backbone, crop: int, device: torch.device
+    ) -> None:
+        super().__init__(module, backbone, crop, device)
         self.head = backbone.head.to(device).to(memory_format=torch.channels_last)
 
     def forward(self, clean: Tensor, compressed: Tensor, _: Tensor) -> Tensor:
@@ -35,7 +44,7 @@ class FeatureMse(nn.Module):
         return mse_loss(self.module(features, compressed), target)
 
 
-class Distill(nn.Module):
+class Distill(Objective):
     """The clean picture's logits, and its features at the tap and deeper, each channel normalised.
 
     Where the module estimates whether a picture is compressed at all, that is trained as well:
@@ -45,9 +54,7 @@ class Distill(nn.Module):
     def __init__(
         self, module: AfdModule, backbone: Backbone, crop: int, device: torch.device
     ) -> None:
-        super().__init__()
-        self.module = module
-        self.normalize = Normalize(backbone.mean, backbone.std).to(device)
+        super().__init__(module, backbone, crop, device)
         with torch.no_grad():
             probe = backbone.head(torch.zeros(1, 3, crop, crop))
         self.head = frozen(backbone.head, device)
@@ -80,7 +87,7 @@ class Distill(nn.Module):
         return loss
 
 
-OBJECTIVES: dict[str, type[FeatureMse | Distill]] = {"feature-mse": FeatureMse, "distill": Distill}
+OBJECTIVES: dict[str, type[Objective]] = {"feature-mse": FeatureMse, "distill": Distill}
 
 
 def _normalized_mse(x: Tensor, target: Tensor) -> Tensor:

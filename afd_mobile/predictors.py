@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, read_manifest, sha256
-from afd_mobile.backbones import Backbone, Normalize, load_backbone
+from afd_mobile.backbones import Backbone, classifier, load_backbone
 from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
 from afd_mobile.errors import InputError
 from afd_mobile.fusion import fuse
@@ -92,18 +92,10 @@ def plain_predictor(of: Predictor, device: torch.device) -> Predictor:
 def _torch_logits(
     backbone: Backbone, module: torch.nn.Module | None, device: torch.device
 ) -> Callable[[NDArray[np.uint8]], Logits]:
-    normalize = Normalize(backbone.mean, backbone.std).to(device)
-    head, tail = backbone.head.to(device), backbone.tail.to(device)
-    if module is not None:
-        module = module.to(device)
+    run = classifier(backbone, module, device)
 
-    @torch.inference_mode()
     def logits(pictures: NDArray[np.uint8]) -> Logits:
-        image = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float()
-        features = head(normalize(image))
-        if module is not None:
-            features = module(features, image)
-        result: Logits = tail(features).float().cpu().numpy()
+        result: Logits = run(pictures).numpy()
         return result
 
     return logits

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+DEFAULT_CHECKPOINT = "afd-mobilenet_v2-mobile"
+
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone
-from afd_mobile.datasets import CompressedCrops, centre_crop, read_image
+from afd_mobile.datasets import CompressedCrops, nchw, read_image, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.distributed import mean_over_ranks, rank, world
 from afd_mobile.errors import InputError, UsageError
@@ -46,14 +46,14 @@ class Recipe:
         optimizer: makes it, from the parameters and the learning rate at its highest.
         schedule: factor on that rate, from the share of the training that is done.
         clean_share: share of crops left clean or compressed only lightly.
-        ema: decay of the averaged weights that are kept; None keeps the last ones.
+        ema: decay of the averaged weights that are kept; 0 keeps the last ones.
     """
 
     optimizer: Callable[[Iterator[nn.Parameter], float], torch.optim.Optimizer]
     learning_rate: float
     schedule: Callable[[float], float]
     clean_share: float
-    ema: float | None
+    ema: float
 
 
 def _warm_up_and_cosine(done: float) -> float:
@@ -89,7 +89,7 @@ def _ema(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
 RECIPES = {
     # The paper's: Adam, 1e-4, 2e-5 after half; every crop compressed; features alone.
     "feature-mse": Recipe(
-        _adam, 1e-4, lambda done: 1.0 if done < 0.5 else 0.2, clean_share=0.0, ema=None
+        _adam, 1e-4, lambda done: 1.0 if done < 0.5 else 0.2, clean_share=0.0, ema=0.0
     ),
     "distill": Recipe(_muon, 3e-3, _warm_up_and_cosine, clean_share=0.15, ema=0.999),
 }
@@ -162,7 +162,7 @@ def train(
         read_image(path)
     module.to(device).to(memory_format=torch.channels_last).train()
     optimizer = recipe.optimizer(module.parameters(), recipe.learning_rate)
-    average = AveragedModel(module, multi_avg_fn=_ema(recipe.ema or 0.0))
+    average = AveragedModel(module, multi_avg_fn=_ema(recipe.ema))
     training_images, held_out = split(images)
     run = _Run(state_path, _identity(settings, module, backbone, images), optimizer, average)
     start = run.load(module) if resume else 0
@@ -187,7 +187,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * recipe.schedule(iteration / iterations)
         clean, compressed, compressed_share = (x.to(device, non_blocking=True) for x in batch)
-        loss = step(_pictures(clean), _pictures(compressed), compressed_share)
+        loss = step(nchw(clean), nchw(compressed), compressed_share)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -198,17 +198,13 @@ def train(
         before = value if math.isnan(run.smooth_loss) else run.smooth_loss
         run.smooth_loss = 0.98 * before + 0.02 * value
         if validation and iteration % max(1, iterations // VALIDATIONS) == 0:
-            best = module if recipe.ema is None else cast(AfdModule, average.module)
-            run.curve.append(
-                _curve_point(iteration * settings.batch, run.smooth_loss, validation, best)
-            )
-            module.train()
+            crops_seen, averaged = iteration * settings.batch, cast(AfdModule, average.module)
+            run.curve.append(_curve_point(crops_seen, run.smooth_loss, validation, averaged))
         if time.monotonic() - saved > SAVE_EVERY_S or iteration == iterations:
             run.save(iteration, module)
             saved = time.monotonic()
         yield Progress(iteration, value, run.smooth_loss, run.curve)
-    if recipe.ema is not None:
-        module.load_state_dict(average.module.state_dict())
+    module.load_state_dict(average.module.state_dict())
     module.eval()
     sharpen_strength(module, training_images, backbone.input_size)
 
@@ -221,14 +217,13 @@ def sharpen_strength(module: AfdModule, images: list[Path], size: int) -> None:
     """
     if not isinstance(module.fe_net, BlockScaleFeNet):
         return
-    chosen = images[:: -(-len(images) // MAX_PICTURES)]
-    crops = [centre_crop(read_image(p), size) for p in chosen]
+    crops = spread_crops(images, MAX_PICTURES, size)
     device = next(module.parameters()).device
 
     def maps(quality: int | None) -> Tensor:
         pictures = np.stack([jpeg(crop, quality) for crop in crops])
         with torch.no_grad():
-            drift_map: Tensor = module.fde_net(_pictures(torch.from_numpy(pictures)).to(device))
+            drift_map: Tensor = module.fde_net(nchw(torch.from_numpy(pictures)).to(device))
         return drift_map
 
     module.fe_net.sharpen_strength(maps(None), maps(max(QUALITIES)))
@@ -272,11 +267,6 @@ def _collate(
         torch.from_numpy(np.stack(compressed)),
         torch.tensor(share),
     )
-
-
-def _pictures(crops: Tensor) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32, in the same memory order."""
-    return crops.permute(0, 3, 1, 2).float()
 
 
 # --- state --------------------------------------------------------------------------------------

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from afd_mobile.afd_module import AfdModule
-from afd_mobile.backbones import Backbone, Normalize
-from afd_mobile.datasets import centre_crop, read_image
+from afd_mobile.backbones import Backbone, classifier
+from afd_mobile.datasets import spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.fusion import fuse
 
@@ -34,11 +33,8 @@ class Validation:
     """
 
     def __init__(self, backbone: Backbone, images: list[Path], device: torch.device) -> None:
-        self.head, self.tail = backbone.head.to(device), backbone.tail.to(device)
-        self.device = device
-        self.normalize = Normalize(backbone.mean, backbone.std).to(device)
-        chosen = images[:: -(-len(images) // MAX_PICTURES)]
-        crops = [centre_crop(read_image(p), backbone.input_size) for p in chosen]
+        self.backbone, self.device = backbone, device
+        crops = spread_crops(images, MAX_PICTURES, backbone.input_size)
         self.pictures = {
             quality: np.stack([jpeg(crop, quality) for crop in crops])
             for quality in (None, *QUALITIES)
@@ -62,16 +58,9 @@ class Validation:
             for quality in self.pictures
         }
 
-    @torch.no_grad()
     def _top1(self, module: AfdModule | None, quality: int | None) -> NDArray[np.int64]:
-        top1: list[Tensor] = []
+        logits = classifier(self.backbone, module, self.device)
         pictures = self.pictures[quality]
-        for first in range(0, len(pictures), _BATCH):
-            batch = torch.from_numpy(pictures[first : first + _BATCH])
-            image = batch.to(self.device).permute(0, 3, 1, 2).float()
-            features = self.head(self.normalize(image))
-            if module is not None:
-                features = module(features, image)
-            top1.append(self.tail(features).argmax(1).cpu())
-        result: NDArray[np.int64] = torch.cat(top1).numpy()
+        batches = [pictures[i : i + _BATCH] for i in range(0, len(pictures), _BATCH)]
+        result: NDArray[np.int64] = torch.cat([logits(b).argmax(1) for b in batches]).numpy()
         return result

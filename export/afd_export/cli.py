@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, to_json
 from afd_mobile.command import Parser, one_of, positive, run_command
+from afd_mobile.resources import DEFAULT_CHECKPOINT
 
 if TYPE_CHECKING:
     from afd_export.pipeline import ExportResult, Step
-
-DEFAULT_CHECKPOINT = "afd-mobilenet_v2-mobile"
 
 
 def main() -> None:

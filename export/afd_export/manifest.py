@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from afd_mobile.artifacts import (
     Precision,
     sha256,
     to_json,
+    versions_of,
 )
 from afd_mobile.cost import Cost
 from afd_mobile.litert import LiteRtModel, TensorContract, float_operations, operators
@@ -84,10 +83,7 @@ def write(
             "unreadable": len(pictures.unreadable),
             "stages": [r.as_dict(pictures.verification) for r in results],
         },
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in _PACKAGES},
-        },
+        "versions": versions_of(*_PACKAGES),
     }
     (folder / MANIFEST).write_bytes(to_json(content))
     return content

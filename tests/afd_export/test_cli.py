@@ -8,8 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,12 @@ from afd_export import cli
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.checkpoint import FORMAT, Checkpoint, save_checkpoint
 from tests.afd_export.conftest import RANDOM, TINY, command_line, environment
+from tests.commands import Outcome, exit_code_of
 
 ERROR = "afd-export: error: "
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
+class OneLine(Outcome):
     @property
     def error(self) -> str:
         """The one line that says what is wrong; nothing but notes may stand beside it."""
@@ -41,26 +36,19 @@ class Outcome:
         return lines[0].removeprefix(ERROR)
 
 
-Afd = Callable[..., Outcome]
+Afd = Callable[..., OneLine]
 
 
 @pytest.fixture
-def afd(
-    in_tiny_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Afd]:
-    """The command line in this process: spares every case the imports."""
+def afd(in_tiny_dir: Path, capfd: pytest.CaptureFixture[str]) -> Afd:
+    """The command line in this process."""
 
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["afd-export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
+    def run(*arguments: object) -> OneLine:
+        code = exit_code_of(cli.main, "afd-export", *arguments)
         captured = capfd.readouterr()
-        assert isinstance(caught.value.code, int)
-        return Outcome(caught.value.code, captured.out, captured.err)
+        return OneLine(code, captured.out, captured.err)
 
-    before = signal.getsignal(signal.SIGTERM)
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 @pytest.fixture

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from torch import nn
 
 from afd_mobile import cli
 from afd_mobile.backbones import Backbone, load_backbone
+from tests.commands import Outcome, exit_code_of
 
 Randomize = Callable[[nn.Module], None]
 
@@ -59,37 +57,19 @@ def mobilenet() -> Backbone:
     return load_backbone("mobilenet_v2")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
 AfdTrain = Callable[..., Outcome]
 
 
 @pytest.fixture
-def afd_train(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[AfdTrain]:
-    """The command line in this process: spares every case the imports."""
+def afd_train(capfd: pytest.CaptureFixture[str]) -> AfdTrain:
+    """The command line in this process."""
 
     def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["afd-train", *map(str, arguments)])
-        code = 0
-        try:
-            cli.train_main()
-        except SystemExit as error:
-            code = int(error.code or 0)
+        code = exit_code_of(cli.train_main, "afd-train", *arguments)
         captured = capfd.readouterr()
         return Outcome(code, captured.out, captured.err)
 
-    before = signal.getsignal(signal.SIGTERM)
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 @pytest.fixture

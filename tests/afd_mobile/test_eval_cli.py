@@ -32,18 +32,14 @@ from tests.afd_mobile.tiny_classifier import (
     write_labels,
     write_pictures,
 )
+from tests.commands import Outcome, exit_code_of
 
 REPOSITORY = Path(__file__).parents[2]
 PICTURES = 21
 ERROR = "afd-eval: error: "
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
+class OneLine(Outcome):
     @property
     def error(self) -> str:
         """The one line that says what is wrong; only a progress bar may stand before it."""
@@ -53,19 +49,12 @@ class Outcome:
         return line.removeprefix(ERROR)
 
 
-def afd_eval(*arguments: object) -> Outcome:
-    """The command line in this process: spares every case the imports."""
-    code, out, err = 0, io.StringIO(), io.StringIO()
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["afd-eval", *map(str, arguments)])
-        try:
-            cli.eval_main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-    return Outcome(code, out.getvalue(), err.getvalue())
+def afd_eval(*arguments: object) -> OneLine:
+    """The command line in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = exit_code_of(cli.eval_main, "afd-eval", *arguments)
+    return OneLine(code, out.getvalue(), err.getvalue())
 
 
 @dataclass(frozen=True)
@@ -138,7 +127,7 @@ def by_hand(tiny: Tiny, quality: int | None) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Run:
-    outcome: Outcome
+    outcome: OneLine
     json: Path
     plot: Path
 

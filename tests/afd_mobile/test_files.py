@@ -28,3 +28,14 @@ def test_what_cannot_be_replaced_stays_and_leaves_no_rest(tmp_path: Path) -> Non
     with pytest.raises(OutputError, match="directory"):
         write_whole(path, b"x")
     assert list(tmp_path.iterdir()) == [path] and path.is_dir()
+
+
+def test_links_and_devices_are_not_replaced(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"kept")
+    link.symlink_to(target)
+    for path in (link, Path("/dev/null")):
+        with pytest.raises(OutputError, match="is a link or a device"):
+            write_whole(path, b"x")
+    assert link.is_symlink() and target.read_bytes() == b"kept"
+    assert Path("/dev/null").is_char_device()
