@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test accuracy check gpu-env clean
+.PHONY: setup demo test accuracy check gpu-env mediapipe-env tflite214-env arm64-check clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -25,22 +25,50 @@ gpu-env: setup
 	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
 	$(BIN)/uv pip install --quiet --python .venv-gpu/bin/python ai-edge-litert==2.3.0 numpy==1.26.4
 
-# The whole accuracy table, from the exported float32 files; IMAGES: folders named by wnid.
+# MediaPipe, for the test that has it read the metadata; its numpy is newer than onnx2tf allows.
+mediapipe-env: setup
+	test -x .venv-mediapipe/bin/python || $(PYTHON) -m venv .venv-mediapipe
+	$(BIN)/uv pip install --quiet --python .venv-mediapipe/bin/python mediapipe==1.2.2 numpy==2.4.6
+
+# TensorFlow Lite as of 2023, for the test that replays exports there.
+tflite214-env: setup
+	test -x .venv-tflite214/bin/python || $(PYTHON) -m venv .venv-tflite214
+	$(BIN)/uv pip install --quiet --python .venv-tflite214/bin/python tflite-runtime==2.14.0 numpy==1.26.4
+
+# An export on an emulated arm64 processor: the old runtime on an old core, this LiteRT on one with
+# dot products. Needs Debian 12 and its package qemu-user.
+EXPORT ?= exports/demo-corrected
+ARM64 := .arm64-root
+REPLAY := -L $(ARM64) $(ARM64)/usr/bin/python3.11 -I tests/runtimes/replay.py
+
+arm64-check: setup $(ARM64)/.ready
+	qemu-aarch64 -cpu cortex-a57 $(REPLAY) tflite-runtime $(EXPORT)
+	qemu-aarch64 -cpu max $(REPLAY) ai-edge-litert $(EXPORT)
+
+$(ARM64)/.ready: tests/runtimes/arm64-root.sh constraints.txt | setup
+	tests/runtimes/arm64-root.sh $(ARM64)
+
+# The whole accuracy table, from the exported files; IMAGES: folders named by wnid; CALIBRATION: other
+# pictures, for int8.
 IMAGES ?= ../shared/images/imagenet_dev
+CALIBRATION ?= ../shared/images/train
 CHECKPOINTS := afd-mobilenet_v2-mobile afd-mobilenet_v2-paper afd-squeezenet1_1-mobile
 RESULTS := $(foreach c,$(CHECKPOINTS),$(foreach k,jpeg repeated avif,exports/accuracy/$(c)-$(k).json))
 jpeg := --qualities 25 18 15 10 7
 repeated := --qualities clean --times 1 2 3 4 5
 avif := --codec avif $(jpeg)
 
-accuracy: setup $(RESULTS)
+INT8 := $(foreach m,afd-mobilenet_v2-mobile plain-mobilenet_v2,exports/accuracy/$(m)-int8.json)
+
+accuracy: setup $(RESULTS) $(INT8)
 	$(BIN)/afd-eval table $(RESULTS) --out docs/accuracy.md --plot docs/accuracy.png
+	$(BIN)/afd-eval table $(INT8) --out docs/int8.md
 
 exports/accuracy/plain-%/manifest.json: models/backbones/%.safetensors
-	$(BIN)/afd-export --fuse --checkpoint none --backbone $* --precision float32 --out $(@D) --force
+	$(BIN)/afd-export --fuse --checkpoint none --backbone $* --precision float32 int8 --images $(CALIBRATION) --out $(@D) --force
 
 exports/accuracy/afd-%/manifest.json: models/afd-%.safetensors
-	$(BIN)/afd-export --fuse --checkpoint afd-$* --precision float32 --out $(@D) --force
+	$(BIN)/afd-export --fuse --checkpoint afd-$* --precision float32 int8 --images $(CALIBRATION) --out $(@D) --force
 
 # afd-BACKBONE-PRESET is compared with plain-BACKBONE, both as exported.
 .SECONDEXPANSION:
@@ -50,6 +78,10 @@ exports/accuracy/afd-%-$(1).json: exports/accuracy/afd-%/manifest.json $$$$(call
 	$(BIN)/afd-eval exports/accuracy/afd-$$* --against $$(call plain,$$*) --images $(IMAGES) $($(1)) --json $$@
 endef
 $(foreach k,jpeg repeated avif,$(eval $(call result,$(k))))
+# int8 is compared with its own float32.
+exports/accuracy/%-int8.json: exports/accuracy/%/manifest.json
+	$(BIN)/afd-eval exports/accuracy/$*/*_int8.tflite --against exports/accuracy/$* --images $(IMAGES) $(jpeg) --json $@
+
 .PRECIOUS: exports/accuracy/plain-%/manifest.json exports/accuracy/afd-%/manifest.json
 
 check: setup
@@ -60,4 +92,4 @@ check: setup
 	$(BIN)/uv pip check --quiet --python $(BIN)/python
 
 clean:
-	rm -rf .venv .venv-gpu exports .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-gpu .venv-mediapipe .venv-tflite214 .arm64-root exports .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -61,11 +61,15 @@ class Accuracy:
     recovered_share: Estimate | None
 
 
-def accuracy_of(outcomes: Outcomes, conditions: Sequence[Condition]) -> Accuracy:
+def accuracy_of(
+    outcomes: Outcomes, conditions: Sequence[Condition], *, shares: bool = True
+) -> Accuracy:
     """Every figure with its interval, from the same resamples, so that differences are paired.
 
     Args:
         conditions: those of the outcomes, CLEAN among them.
+        shares: whether the reference is a classifier without correction, so that there is
+            something to recover.
     """
     tables = [
         outcomes.top1,
@@ -93,7 +97,7 @@ def accuracy_of(outcomes: Outcomes, conditions: Sequence[Condition]) -> Accuracy
                 _estimate(reference_top1),
                 _estimate(reference_top5),
                 _estimate(top1 - reference_top1),
-                None if condition == CLEAN else _estimate_or_none(recovered(i)),
+                _estimate_or_none(recovered(i)) if shares and condition != CLEAN else None,
                 _estimate(agreement),
             )
         )
@@ -102,7 +106,7 @@ def accuracy_of(outcomes: Outcomes, conditions: Sequence[Condition]) -> Accuracy
         len(outcomes.keys),
         outcomes.unreadable,
         rows,
-        _estimate_or_none(np.mean(single, axis=0)) if single else None,
+        _estimate_or_none(np.mean(single, axis=0)) if shares and single else None,
     )
 
 

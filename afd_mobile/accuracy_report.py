@@ -106,9 +106,7 @@ def markdown_table(reports: Sequence[Report]) -> str:
                     _markdown_row(
                         "difference", [_with_interval(r["difference"], "+") for r in rows]
                     ),
-                    _markdown_row(
-                        "recovered share", [_with_interval(r["recovered_share"]) for r in rows]
-                    ),
+                    *_shares_row(rows),
                     _markdown_row(
                         "top-5, reference > own",
                         [f"{_percent(r['reference_top5'])} > {_percent(r['top5'])}" for r in rows],
@@ -120,6 +118,12 @@ def markdown_table(reports: Sequence[Report]) -> str:
             + (f" Recovered share on average: {_with_interval(mean)}." if mean else "")
         )
     return "\n\n".join(blocks) + "\n"
+
+
+def _shares_row(rows: list[Row]) -> list[str]:
+    """None where the reference corrects as well."""
+    shares = [_with_interval(row["recovered_share"]) for row in rows]
+    return [_markdown_row("recovered share", shares)] if any(shares) else []
 
 
 def draw(reports: Sequence[Report]) -> bytes:

@@ -23,6 +23,7 @@ class Stage(str, Enum):
     FUSED = "fused"
     ONNX = "onnx"
     SIMPLIFIED = "simplified"
+    FLOAT16_ARITHMETIC = "float16 arithmetic"
     TFLITE = "tflite"
 
 

@@ -346,7 +346,7 @@ def _eval(arguments: argparse.Namespace) -> None:
         if distributed.rank() > 0:
             return
     report = accuracy_report.report_of(
-        accuracy.accuracy_of(outcomes, conditions),
+        accuracy.accuracy_of(outcomes, conditions, shares=not reference.corrects),
         model=model.name,
         sha256=model.sha256,
         reference=reference.name,

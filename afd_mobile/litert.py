@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from afd_mobile.errors import InputError
 
+OPERATOR_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+
 
 @dataclass(frozen=True)
 class TensorContract:
@@ -53,12 +55,11 @@ class LiteRtModel:
 
 def operators(path: Path) -> Counter[str]:
     """How often each operator occurs in the file, by its schema name; custom ones by their own."""
-    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
     codes = [
         (c.customCode or b"").decode()
         if (code := max(c.builtinCode, c.deprecatedBuiltinCode)) == schema.BuiltinOperator.CUSTOM
-        else names[code]
+        else OPERATOR_NAMES[code]
         for c in model.operatorCodes
     ]
     return Counter(codes[op.opcodeIndex] for graph in model.subgraphs for op in graph.operators)
@@ -71,7 +72,7 @@ def operation_outputs(content: bytes) -> list[str]:
 
 
 def float_operations(path: Path) -> int:
-    """How many operations of a quantised file compute in float32, (de)quantising aside."""
+    """How many operations of a quantised file give float32, (de)quantising aside."""
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
     (graph,) = model.subgraphs
     conversions = (schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.DEQUANTIZE)

@@ -33,6 +33,7 @@ class Predictor:
     input_size: S, pixels.
     classes: how many logits there are.
     logits: pictures (N, S, S, 3) uint8 RGB -> logits (N, classes).
+    corrects: whether an AFD-Module is inside.
     backbone: the classifier that is inside, for the comparison without correction.
     """
 
@@ -40,6 +41,7 @@ class Predictor:
     sha256: str | None
     input_size: int
     classes: int
+    corrects: bool
     logits: Callable[[NDArray[np.uint8]], Logits]
     backbone: Callable[[], Backbone]
 
@@ -73,6 +75,7 @@ def open_predictor(target: str, device: torch.device) -> Predictor:
         sha256(checkpoint),
         backbone.input_size,
         backbone.classes,
+        True,
         _torch_logits(backbone, fuse(loaded.module), device),
         lambda: backbone,
     )
@@ -83,7 +86,7 @@ def plain_predictor(of: Predictor, device: torch.device) -> Predictor:
     backbone = of.backbone()
     logits = _torch_logits(backbone, None, device)
     size, classes = backbone.input_size, backbone.classes
-    return Predictor(backbone.name, None, size, classes, logits, lambda: backbone)
+    return Predictor(backbone.name, None, size, classes, False, logits, lambda: backbone)
 
 
 # --- PyTorch ------------------------------------------------------------------------------------
@@ -127,6 +130,7 @@ def _exported(path: Path) -> Predictor:
             raise InputError(f"{path} gives {manifest['scope']}, not logits; nothing to evaluate")
         record = manifest["backbone"]
         size, classes = int(record["input_size"]), int(record["classes"])
+        corrects = manifest["afd"] is not None
         normalized = InputRange(manifest["input_range"]) is InputRange.NORMALIZED
         mean, std = (np.asarray(record[k], np.float32).reshape(3) * 255 for k in ("mean", "std"))
         hashes = {str(f["path"]): str(f["sha256"]) for f in manifest["files"]}
@@ -152,6 +156,7 @@ def _exported(path: Path) -> Predictor:
         hashes[path.name],
         size,
         classes,
+        corrects,
         logits,
         lambda: _recorded_backbone(path, manifest),
     )

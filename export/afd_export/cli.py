@@ -96,6 +96,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="pictures to calibrate and verify with (default: scikit-image's public-domain ones)",
     )
+    add(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="names of the classes, one a line (default: ImageNet's for 1000 classes, else none)",
+    )
+    add(
+        "--explain-int8",
+        action="store_true",
+        help="write int8.md and int8.png as well: where int8 loses precision, worst layers first",
+    )
     add("--out", type=Path, metavar="DIR", help="export folder (default: exports/<name>)")
     add("--seed", type=int, default=0, help="of random weights (default: %(default)s)")
     add("--json", action="store_true", help="print the manifest alone")
@@ -120,6 +131,8 @@ def _export(arguments: argparse.Namespace) -> None:
         precisions=tuple(dict.fromkeys(arguments.precision)),
         input_range=arguments.input,
         images=arguments.images,
+        labels=arguments.labels,
+        explain_int8=arguments.explain_int8,
         out=arguments.out,
         seed=arguments.seed,
         force=arguments.force,

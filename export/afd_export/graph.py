@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
 from afd_mobile.afd_module import AfdModule
@@ -37,6 +38,7 @@ class DeployedGraph(nn.Module):
             if afd is not None:
                 self.afd = copy.deepcopy(afd)
                 self.afd.fde_net.dct = DctFrontEnd(backbone.mean, backbone.std)
+        self.input_size = backbone.input_size
         self.head = backbone.head
         self.tail: nn.Module = backbone.tail if scope is Scope.CLASSIFIER else nn.Identity()
         self.eval()
@@ -47,3 +49,44 @@ class DeployedGraph(nn.Module):
             features = self.afd(features, image)
         output: Tensor = self.tail(features)
         return output
+
+
+class SubtractMean(nn.Module):
+    """RGB 0 to 255 -> rgb - 255 mean, (N, 3, S, S).
+
+    The mean is stored for every pixel: a delegate's addition of two equal shapes runs several
+    times faster than one that repeats three numbers.
+    """
+
+    mean: Tensor
+
+    def __init__(self, normalize: Normalize, size: int) -> None:
+        super().__init__()
+        negative_mean = (normalize.offset / normalize.scale)[None]
+        self.register_buffer("mean", negative_mean.expand(1, 3, size, size).contiguous())
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + self.mean
+
+
+def fold_normalization(graph: DeployedGraph) -> DeployedGraph:
+    """Moves the normalisation's scale into the first convolution's weights, in place.
+
+    The mean cannot move into its bias: the padding around the picture is zero after it has been
+    subtracted. A classifier that does not begin with a convolution is left as it is.
+    """
+    normalize = graph.normalize
+    (picture,) = (node for node in graph.head.graph.nodes if node.op == "placeholder")
+    first = [
+        graph.head.get_submodule(user.target) for user in picture.users if user.op == "call_module"
+    ]
+    if not isinstance(normalize, Normalize) or len(first) != len(picture.users):
+        return graph
+    if not all(isinstance(module, nn.Conv2d) and module.groups == 1 for module in first):
+        return graph
+    with torch.no_grad():
+        for module in first:
+            assert isinstance(module, nn.Conv2d)
+            module.weight.mul_(normalize.scale)
+    graph.normalize = SubtractMean(normalize, graph.input_size)
+    return graph.eval()

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from afd_export.card import ModelCard
+from afd_export.handover import USING, using_page
 from afd_export.pictures import PictureSet
 from afd_export.source import ExportSource
 from afd_export.verify import StageResult
@@ -20,6 +22,7 @@ from afd_mobile.artifacts import (
 )
 from afd_mobile.cost import Cost
 from afd_mobile.litert import LiteRtModel, TensorContract, float_operations, operators
+from afd_mobile.runtime_version import minimum_runtime
 
 if TYPE_CHECKING:
     from afd_export.pipeline import ExportRequest
@@ -35,6 +38,8 @@ def write(
     *,
     request: ExportRequest,
     source: ExportSource,
+    card: ModelCard,
+    labels: list[str] | None,
     results: list[StageResult],
     pictures: PictureSet,
     models: dict[Path, Precision],
@@ -42,9 +47,9 @@ def write(
     simplified: bool,
     costs: dict[str, dict[str, Cost]],
 ) -> dict[str, Any]:
-    """Writes the manifest over everything that lies in `folder` and returns it."""
+    """Writes `USING.md`, then the manifest over everything that lies in `folder`; returns it."""
     backbone = source.backbone
-    content = {
+    content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "name": source.name,
         "afd": source.afd
@@ -85,6 +90,11 @@ def write(
         },
         "versions": versions_of(*_PACKAGES),
     }
+    page = using_page(content, card, labelled=labels is not None)
+    (folder / USING).write_text(page, encoding="utf-8")
+    content["files"] = sorted(
+        [*content["files"], _entry(folder, folder / USING)], key=lambda entry: entry["path"]
+    )
     (folder / MANIFEST).write_bytes(to_json(content))
     return content
 
@@ -96,9 +106,8 @@ def _files(
     onnx = f"{source.name}.onnx"
     entries = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(folder).as_posix()
-        entry: dict[str, Any] = {"path": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
-        if name == onnx:
+        entry = _entry(folder, path)
+        if entry["path"] == onnx:
             entry["made_from"] = [
                 h for h in (source.checkpoint_sha256, source.backbone_sha256) if h
             ]
@@ -109,9 +118,15 @@ def _files(
             entry["input"] = {**_contract(model.input), "range": input_range.value}
             entry["output"] = _contract(model.output)
             entry["float_operations"] = float_operations(path)
+            entry["minimum_runtime"] = minimum_runtime(path)
             entry["operators"] = dict(sorted(operators(path).items()))
         entries.append(entry)
     return entries
+
+
+def _entry(folder: Path, path: Path) -> dict[str, Any]:
+    name = path.relative_to(folder).as_posix()
+    return {"path": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _contract(contract: TensorContract) -> dict[str, Any]:

@@ -16,17 +16,29 @@ import torch
 from numpy.typing import NDArray
 
 from afd_export import manifest as manifests
-from afd_export.graph import DeployedGraph
+from afd_export.card import model_card
+from afd_export.float16_hazards import (
+    ARITHMETIC_LIMITS,
+    Range,
+    hazard_section,
+    measure_ranges,
+    run_float16,
+)
+from afd_export.graph import DeployedGraph, fold_normalization
+from afd_export.int8_report import PICTURES, layer_noise, write_int8_report
+from afd_export.labels import default_labels, load_labels
+from afd_export.metadata import with_metadata
 from afd_export.pictures import PictureSet, as_input, load_pictures
+from afd_export.placement import place_file, placement_section
 from afd_export.recipes import Recipe, load_recipe
-from afd_export.report import write_golden, write_parity
+from afd_export.report import write_golden, write_parity, write_placement
 from afd_export.source import ExportSource, find_source
 from afd_export.to_onnx import export_onnx, input_and_output, run_onnx, simplify_onnx
-from afd_export.to_tflite import convert_tflite, run_tflite
+from afd_export.to_tflite import PREPARED, convert_tflite, run_tflite
 from afd_export.verify import Judge, StageResult, check_contract, run_torch
 from afd_mobile.artifacts import INPUT_NAME, MANIFEST, InputRange, Precision, Scope, Stage
 from afd_mobile.cost import Cost, cost_of
-from afd_mobile.errors import ConversionError, OutputError, ParityError
+from afd_mobile.errors import ConversionError, OutputError, ParityError, UsageError
 from afd_mobile.fusion import fuse
 from afd_mobile.litert import LiteRtModel, float_operations
 
@@ -48,6 +60,8 @@ class ExportRequest:
     precisions: tuple[Precision, ...]
     input_range: InputRange
     images: Path | None
+    labels: Path | None
+    explain_int8: bool
     out: Path | None
     seed: int
     force: bool
@@ -83,20 +97,24 @@ def export(request: ExportRequest, progress: Progress, notice: Notice) -> Export
     Raises:
         AfdError: see `afd_mobile.errors`; nothing is published then.
     """
+    if request.explain_int8 and Precision.INT8 not in request.precisions:
+        raise UsageError("--explain-int8 needs an int8 file; add int8 to --precision")
     recipes = {p: load_recipe(p) for p in request.precisions}
     source = find_source(request)
+    labels = _labels(request, source)
     folder = request.out or Path("exports") / source.name
     with _published_whole(folder, force=request.force) as work:
         pictures = load_pictures(request.images, source.backbone.input_size)
         for line in (*source.notices, *pictures.unreadable):
             notice(line)
-        manifest = _run_passes(request, source, recipes, pictures, work, progress, notice)
+        manifest = _run_passes(request, source, labels, recipes, pictures, work, progress, notice)
     return ExportResult(folder, manifest)
 
 
 def _run_passes(
     request: ExportRequest,
     source: ExportSource,
+    labels: list[str] | None,
     recipes: dict[Precision, Recipe],
     pictures: PictureSet,
     work: Path,
@@ -122,7 +140,7 @@ def _run_passes(
 
     deployed = trained
     if request.fused:
-        deployed = fuse(trained)
+        deployed = fold_normalization(fuse(trained))
         fused = judge.check(Stage.FUSED.value, run_torch(deployed, images), float_limits)
         done(Stage.FUSED.value, None, fused)
 
@@ -130,7 +148,7 @@ def _run_passes(
     with tempfile.TemporaryDirectory(dir=work.parent, prefix=".afd-convert-") as scratch_name:
         scratch = Path(scratch_name)
         raw_onnx, onnx_path = scratch / "graph.onnx", work / f"{source.name}.onnx"
-        nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        nchw = _as_nchw(images)
         size = backbone.input_size
         output = (scope.output_name, (1, *reference.shape[1:]))
 
@@ -149,9 +167,29 @@ def _run_passes(
             shutil.copyfile(raw_onnx, onnx_path)
             notice(f"the ONNX graph is kept unsimplified: {not_simplified}")
 
+        ranges: list[Range] = []
+        if Precision.FLOAT16 in recipes:
+            ranges = measure_ranges(onnx_path, _as_nchw(calibration))
+            for line in (r.hazard for r in ranges if r.hazard):
+                notice(line)
+            simulated = run_float16(onnx_path, nchw)
+            stage = Stage.FLOAT16_ARITHMETIC.value
+            done(stage, None, judge.check(stage, simulated, ARITHMETIC_LIMITS))
+
         candidates = convert_tflite(
             onnx_path, list(recipes.values()), calibration, scope.output_name, scratch
         )
+        card = model_card(source, scope)
+        for path in (path for paths in candidates.values() for path in paths):
+            described = with_metadata(
+                path.read_bytes(),
+                card,
+                input_range=request.input_range,
+                mean=backbone.mean,
+                std=backbone.std,
+                labels=labels,
+            )
+            path.write_bytes(described)
         files: dict[Precision, Path] = {}
         outputs: dict[Precision, NDArray[np.float32]] = {}
         for precision, paths in candidates.items():
@@ -176,16 +214,27 @@ def _run_passes(
             done(stage, files[precision], result)
             if path != paths[0]:
                 notice(
-                    f"{precision.value}: {float_operations(files[precision])} operations stay in "
-                    "float32, because with fewer it does not run or keep its limits"
+                    f"{precision.value}: {float_operations(files[precision])} operations take "
+                    "float32 activations, because with fewer it does not run or keep its limits"
                 )
 
-    write_parity(work, results, pictures, source)
-    golden = write_golden(work, pictures.verification, outputs)
+        if request.explain_int8:
+            prepared, chosen = (scratch / PREPARED).read_bytes(), files[Precision.INT8].read_bytes()
+            write_int8_report(
+                work, layer_noise(prepared, chosen, images[:: -(-len(images) // PICTURES)])
+            )
+
+    placements = {p.value: place_file(path) for p, path in files.items()}
+    write_placement(work, {files[p].name: placements[p.value] for p in files})
+    sections = [*placement_section(placements), *(hazard_section(ranges) if ranges else [])]
+    write_parity(work, results, pictures, source, ranges, sections)
+    golden = write_golden(work, pictures.verification, reference, outputs)
     return manifests.write(
         work,
         request=request,
         source=source,
+        card=card,
+        labels=labels,
         results=results,
         pictures=pictures,
         models={path: precision for precision, path in files.items()},
@@ -193,6 +242,16 @@ def _run_passes(
         simplified=not_simplified is None,
         costs=_costs(source, trained, deployed),
     )
+
+
+def _labels(request: ExportRequest, source: ExportSource) -> list[str] | None:
+    """The names of the classes, where there are any."""
+    if request.scope is Scope.FEATURES:
+        if request.labels is not None:
+            raise UsageError("--labels names classes, and --scope features has none; drop --labels")
+        return None
+    classes = source.backbone.classes
+    return load_labels(request.labels, classes) if request.labels else default_labels(classes)
 
 
 def _first_that_passes(
@@ -224,7 +283,7 @@ def _costs(
 
 
 def _as_nchw(output: NDArray[np.float32]) -> NDArray[np.float32]:
-    return output.transpose(0, 3, 1, 2) if output.ndim == 4 else output
+    return np.ascontiguousarray(output.transpose(0, 3, 1, 2)) if output.ndim == 4 else output
 
 
 class _Clock:

@@ -21,14 +21,15 @@ class Recipe:
     Attributes:
         optimize: whether the converter quantises at all.
         calibrated: whether activations get fixed ranges from calibration pictures.
-        float_edges: (first, last) numbers of operations that stay in float32, tried in order.
+        float_spans: (first, late, after), tried in order: how many operations at the graph's
+            beginning and late in it take float32 activations, and how many follow those.
         limits: what its output may differ from the trained module's.
     """
 
     precision: Precision
     optimize: bool
     calibrated: bool
-    float_edges: tuple[tuple[int, int], ...]
+    float_spans: tuple[tuple[int, int, int], ...]
     limits: Limits
 
 
@@ -53,6 +54,6 @@ def load_recipe(precision: Precision) -> Recipe:
         precision=Precision(content["precision"]),
         optimize=content["optimize"],
         calibrated=content["calibrated"],
-        float_edges=tuple((first, last) for first, last in content["float_edges"]),
+        float_spans=tuple((first, late, after) for first, late, after in content["float_spans"]),
         limits=Limits(**limits),
     )

@@ -8,23 +8,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from afd_export.float16_hazards import Range
 from afd_export.pictures import CONDITIONS, Picture, PictureSet
+from afd_export.placement import GraphPlacement
 from afd_export.source import ExportSource
 from afd_export.verify import StageResult
 from afd_mobile.artifacts import Precision, to_json
 
-GOLDEN_PICTURES = 6
+# Measured: docs/runtimes.md.
+_OTHER_PROCESSORS = [
+    "",
+    "## On a phone",
+    "",
+    "LiteRT with XNNPACK, the default on the CPU, computes the int8 file bit for bit as here "
+    "(measured on x86 and emulated arm64, with and without dot products), and the float files to "
+    "1e-6 of the range. Other CPU kernels (an old runtime, XNNPACK switched off) round "
+    "differently, by one step in 0.1 to 0.4 % of a convolution's values; through the graph that "
+    "grows to about the file's own int8 error, so a picture near a decision may change class. GPUs "
+    "and NPUs have kernels of their own, not measured here.",
+]
+
+
+def write_placement(folder: Path, placements: dict[str, GraphPlacement]) -> None:
+    """`placement.json`: which delegate takes which operation of each file, and why not."""
+    content = {
+        "schema_version": 1,
+        "files": {name: placement.as_dict() for name, placement in placements.items()},
+    }
+    (folder / "placement.json").write_bytes(to_json(content))
 
 
 def write_parity(
-    folder: Path, results: list[StageResult], pictures: PictureSet, source: ExportSource
+    folder: Path,
+    results: list[StageResult],
+    pictures: PictureSet,
+    source: ExportSource,
+    ranges: list[Range],
+    sections: list[str],
 ) -> None:
-    """`parity.json` and `parity.md`."""
+    """`parity.json` and `parity.md`; `sections` are Markdown that follows the table there."""
     labels = [p.label for p in pictures.verification]
     stages = [r.as_dict(pictures.verification) for r in results]
     content = {"reference": "multi-branch module in PyTorch", "pictures": labels, "stages": stages}
+    content["float16_hazards"] = [r.as_dict() for r in ranges if r.hazard]
     (folder / "parity.json").write_bytes(to_json(content))
-    (folder / "parity.md").write_text(_parity_table(results, pictures, source), encoding="utf-8")
+    page = "\n".join([_parity_table(results, pictures, source), *sections, *_OTHER_PROCESSORS])
+    (folder / "parity.md").write_text(page + "\n", encoding="utf-8")
 
 
 def _parity_table(results: list[StageResult], pictures: PictureSet, source: ExportSource) -> str:
@@ -61,10 +90,13 @@ def _parity_table(results: list[StageResult], pictures: PictureSet, source: Expo
 def write_golden(
     folder: Path,
     pictures: list[Picture],
+    reference: NDArray[np.float32],
     outputs: dict[Precision, NDArray[np.float32]],
 ) -> list[dict[str, Any]]:
     """`golden/`: raw inputs and this host's outputs of every file, for replay on a phone.
 
+    One picture for each condition, each of another source: the one whose class the trained module
+    is surest of, so that another kernel's rounding is no reason for another top-1.
     Inputs are the pictures' uint8 RGB, (S, S, 3); outputs are float32 as the file gives them.
 
     Returns:
@@ -73,10 +105,7 @@ def write_golden(
     golden = folder / "golden"
     golden.mkdir()
     entries = []
-    for number in range(min(GOLDEN_PICTURES, len(pictures))):
-        # Another source picture each time, and another condition.
-        source = number * (len(pictures) // len(CONDITIONS)) // GOLDEN_PICTURES
-        index = source * len(CONDITIONS) + number % len(CONDITIONS)
+    for number, index in enumerate(_surest(pictures, reference)):
         picture = pictures[index]
         name = f"golden/{number}_input.bin"
         (folder / name).write_bytes(picture.rgb.tobytes())
@@ -94,3 +123,23 @@ def write_golden(
             }
         )
     return entries
+
+
+def _surest(pictures: list[Picture], reference: NDArray[np.float32]) -> list[int]:
+    """For each condition the picture with the largest margin; no source twice, no class either,
+    where that can be."""
+    outputs = reference.reshape(len(pictures), -1)
+    best_two = np.partition(outputs, -2, axis=1)[:, -2:]
+    margins, classes = best_two[:, 1] - best_two[:, 0], outputs.argmax(axis=1)
+    chosen: list[int] = []
+    for condition in CONDITIONS:
+        sources = {pictures[i].name for i in chosen}
+        seen = {int(classes[i]) for i in chosen}
+
+        def rank(i: int, sources: set[str] = sources, seen: set[int] = seen) -> Any:
+            return pictures[i].name not in sources, int(classes[i]) not in seen, float(margins[i])
+
+        candidates = [i for i, picture in enumerate(pictures) if picture.quality == condition]
+        if candidates:
+            chosen.append(max(candidates, key=rank))
+    return chosen

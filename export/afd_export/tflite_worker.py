@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from afd_export import int8
 from afd_export.worker import forbid_network, save_array
 from afd_mobile.artifacts import INPUT_NAME, Precision
 from afd_mobile.litert import operation_outputs
-
-INPUT_OPERATIONS = 3  # multiply, add, pad
-OUTPUT_OPERATIONS = 2  # mean, fully connected: cheap in int8, large in float32
 
 
 def main(request_path: Path) -> None:
@@ -38,27 +37,31 @@ def main(request_path: Path) -> None:
             converter.target_spec.supported_types = [tf.float16]
         if precision is Precision.INT8:
             converter.representative_dataset = representative_dataset
-            _write_int8(converter, target["candidates"])
+            prepared = _calibrate_and_prepare(converter, calibration)
+            Path(request["prepared"]).write_bytes(prepared)
+            _write_int8(prepared, target["candidates"])
         else:
             Path(target["candidates"][0]["path"]).write_bytes(converter.convert())
 
 
-def _write_int8(converter: Any, candidates: list[dict[str, Any]]) -> None:
-    """Calibrates once, then quantises all but the edges, for every candidate."""
+def _calibrate_and_prepare(converter: Any, calibration: NDArray[np.float32]) -> bytes:
+    """The float32 graph with the ranges of its tensors, ready to be quantised."""
+    converter.experimental_mlir_quantizer = True
+    converter._experimental_calibrate_only = True
+    return int8.prepare(converter.convert(), calibration)
+
+
+def _write_int8(prepared: bytes, candidates: list[dict[str, Any]]) -> None:
     import tensorflow as tf
     from tensorflow.lite.python.convert import mlir_quantize
 
-    converter.experimental_mlir_quantizer = True
-    converter._experimental_calibrate_only = True
-    calibrated = converter.convert()
-    operations = operation_outputs(calibrated)
+    operations = operation_outputs(prepared)
     for candidate in candidates:
-        first, last = candidate["first"], candidate["last"]
-        # The input's normalisation stays quantised, or the input could not be uint8.
-        inner = operations[INPUT_OPERATIONS : len(operations) - OUTPUT_OPERATIONS]
-        kept = inner[:first] + inner[len(inner) - last :]
-        quantized = mlir_quantize(calibrated, input_data_type=tf.uint8, denylisted_nodes=kept)
-        Path(candidate["path"]).write_bytes(quantized)
+        first, late, after = candidate["float_span"]
+        end = len(operations) - after
+        in_float = operations[:first] + operations[max(first, end - late) : end]
+        quantized = mlir_quantize(prepared, input_data_type=tf.uint8, denylisted_nodes=in_float)
+        Path(candidate["path"]).write_bytes(int8.finish(quantized))
 
 
 def _to_saved_model(onnx_path: Path, output_name: str) -> str:

@@ -16,6 +16,7 @@ from afd_mobile.litert import operators
 CONVERT_TIMEOUT_S = 900.0
 RUN_TIMEOUT_S = 900.0
 THREADS = 2
+PREPARED = "prepared.tflite"  # the float32 graph that int8 was quantised from
 
 
 def convert_tflite(
@@ -25,7 +26,7 @@ def convert_tflite(
     output_name: str,
     workdir: Path,
 ) -> dict[Precision, list[Path]]:
-    """Writes one `.tflite` file for each recipe and each of its float edges, into `workdir`.
+    """Writes one `.tflite` file for each recipe and each of its float spans, into `workdir`.
 
     Args:
         calibration: (N, S, S, 3) in the graph's input range.
@@ -40,8 +41,8 @@ def convert_tflite(
     save_array(calibration_path, calibration)
     candidates = {
         recipe.precision: {
-            workdir / f"{recipe.precision.value}-{first}-{last}.tflite": (first, last)
-            for first, last in recipe.float_edges
+            workdir / f"{recipe.precision.value}-{'-'.join(map(str, span))}.tflite": span
+            for span in recipe.float_spans
         }
         for recipe in recipes
     }
@@ -51,13 +52,14 @@ def convert_tflite(
             "onnx": str(onnx_path),
             "output_name": output_name,
             "calibration": str(calibration_path),
+            "prepared": str(workdir / PREPARED),
             "targets": [
                 {
                     "precision": recipe.precision.value,
                     "optimize": recipe.optimize,
                     "candidates": [
-                        {"path": str(path), "first": first, "last": last}
-                        for path, (first, last) in candidates[recipe.precision].items()
+                        {"path": str(path), "float_span": span}
+                        for path, span in candidates[recipe.precision].items()
                     ],
                 }
                 for recipe in recipes

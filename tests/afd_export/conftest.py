@@ -149,6 +149,8 @@ def make_request(
             precisions=(Precision.FLOAT32,),
             input_range=InputRange.RGB255,
             images=few_pictures,
+            labels=None,
+            explain_int8=False,
             out=tmp_path / "parent" / "out",
             seed=0,
             force=False,

@@ -41,7 +41,8 @@ def entry_of(manifest: dict[str, Any], name: str) -> dict[str, Any]:
 def test_the_folder_holds_exactly_these_files(exported: Exported) -> None:
     golden = [f"golden/{i}_{what}.bin" for i in range(6) for what in ("input", *PRECISIONS)]
     models = [f"{NAME}.onnx", *(f"{NAME}_{p}.tflite" for p in PRECISIONS)]
-    expected = {"manifest.json", "parity.json", "parity.md", *models, *golden}
+    reports = ["manifest.json", "parity.json", "parity.md", "placement.json", "USING.md"]
+    expected = {*reports, *models, *golden}
     assert set(files_below(exported.folder)) == expected
     assert [p.name for p in exported.folder.parent.iterdir()] == [exported.folder.name]
 
@@ -92,7 +93,8 @@ def test_every_stage_was_compared_and_kept_its_limits(
     exported: Exported, manifest: dict[str, Any]
 ) -> None:
     stages = {s["stage"]: s for s in manifest["parity"]["stages"]}
-    assert list(stages) == ["fused", "onnx", "simplified", *(f"tflite {p}" for p in PRECISIONS)]
+    graphs = ["fused", "onnx", "simplified", "float16 arithmetic"]
+    assert list(stages) == [*graphs, *(f"tflite {p}" for p in PRECISIONS)]
     for stage in stages.values():
         parity, limits = stage["parity"], stage["limits"]
         assert parity["max_abs_error"] <= limits["max_error"] * parity["range"]

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from afd_export.graph import DeployedGraph
+from afd_export.graph import DeployedGraph, SubtractMean, fold_normalization
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.artifacts import InputRange, Scope
-from afd_mobile.backbones import Backbone
+from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.fusion import fuse
 
 ARCHITECTURES = ("mobile", "paper", "baseline")
@@ -86,3 +88,25 @@ def test_features_are_what_the_tail_takes(backbone: Backbone, image: Tensor) -> 
 def test_the_graph_is_in_eval_mode(backbone: Backbone) -> None:
     graph = DeployedGraph(backbone, make_afd(backbone).train(), InputRange.RGB255, Scope.CLASSIFIER)
     assert not any(module.training for module in graph.modules())
+
+
+@pytest.mark.parametrize("tap", ["stem", "act1"])
+def test_folding_the_normalisation_changes_nothing(
+    in_tiny_dir: Path, image: Tensor, tap: str
+) -> None:
+    backbone = load_backbone("tinynet:make", tap=tap, weights="random", input_size=64)
+    graph = DeployedGraph(backbone, make_afd(backbone), InputRange.RGB255, Scope.CLASSIFIER)
+    expected = graph(image)
+    folded = fold_normalization(fuse(graph))
+    assert isinstance(folded.normalize, SubtractMean)
+    actual = folded(image)
+    assert float((actual - expected).abs().max()) <= 1e-5 * float(expected.max() - expected.min())
+    # The trained graph keeps its weights.
+    torch.testing.assert_close(graph(image), expected, rtol=0, atol=0)
+
+
+def test_a_normalised_input_has_nothing_to_fold(backbone: Backbone, image: Tensor) -> None:
+    graph = DeployedGraph(backbone, make_afd(backbone), InputRange.NORMALIZED, Scope.CLASSIFIER)
+    expected = graph(image)
+    torch.testing.assert_close(fold_normalization(fuse(graph))(image), fuse(graph)(image))
+    assert expected.shape == (2, 10)

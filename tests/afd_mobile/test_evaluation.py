@@ -27,7 +27,7 @@ def no_backbone() -> Backbone:
 def predictor(
     logits: Callable[[NDArray[np.uint8]], Table], *, size: int = SIZE, classes: int
 ) -> Predictor:
-    return Predictor("hand-made", None, size, classes, logits, no_backbone)
+    return Predictor("hand-made", None, size, classes, False, logits, no_backbone)
 
 
 def looks_up(table: Table) -> Predictor:

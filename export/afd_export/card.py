@@ -1,0 +1,75 @@
+"""What people read about an exported model: its name, what it is, and under which licence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from afd_mobile import __version__
+from afd_mobile.artifacts import Scope
+from afd_mobile.resources import models_dir
+
+if TYPE_CHECKING:
+    from afd_export.source import ExportSource
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Nothing in it changes how a model is fed."""
+
+    name: str
+    description: str
+    version: str
+    author: str
+    licence: str
+
+
+def model_card(source: ExportSource, scope: Scope) -> ModelCard:
+    """The card of what `source` is exported as."""
+    return ModelCard(
+        name=source.name,
+        description=_description(source, scope),
+        version=__version__,
+        author="exported by afd-mobile",
+        licence=_licence(source),
+    )
+
+
+def _description(source: ExportSource, scope: Scope) -> str:
+    backbone = source.backbone
+    what = (
+        f"{backbone.name}, an image classifier"
+        if scope is Scope.CLASSIFIER
+        else f"{backbone.name} up to {backbone.tap}, a feature extractor"
+    )
+    if source.afd is not None:
+        what += (
+            f", with an AFD-Module at {backbone.tap} that corrects what JPEG compression does to "
+            "the features"
+        )
+    return "; ".join((what, *source.notices)) + "."
+
+
+def _licence(source: ExportSource) -> str:
+    """One line. What the project does not know it leaves to the one who brought the weights."""
+    backbone = source.backbone
+    if not backbone.trained:
+        classifier = "random, none needed"
+    elif backbone.weights == "bundled":
+        classifier = (
+            "BSD 3-Clause, torchvision (https://github.com/pytorch/vision/blob/main/LICENSE)"
+        )
+    elif backbone.weights == "published":
+        classifier = "their publisher's, see torchvision or timm"
+    else:
+        classifier = "their owner's"
+    parts = [f"classifier's weights: {classifier}"]
+    if source.afd is not None:
+        if source.checkpoint is None:
+            module = "random, none needed"
+        elif source.checkpoint.resolve().parent == models_dir().resolve():
+            module = "Apache-2.0 (afd-mobile)"
+        else:
+            module = "their owner's"
+        parts.append(f"AFD-Module's weights: {module}")
+    return "; ".join(parts)

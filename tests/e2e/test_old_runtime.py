@@ -1,0 +1,36 @@
+"""Every file also runs on tflite-runtime 2.14 of 2023, the last release of that name.
+
+`make tflite214-env` puts it into an environment of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from afd_mobile.artifacts import read_manifest
+from afd_mobile.runtime_version import minimum_runtime
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ROOT / ".venv-tflite214" / "bin" / "python"
+REPLAY = ROOT / "tests" / "runtimes" / "replay.py"
+
+
+@pytest.mark.skipif(not PYTHON.is_file(), reason="needs `make tflite214-env`")
+def test_every_file_has_the_same_top1_on_a_runtime_of_2023(corrected: Path) -> None:
+    command = [str(PYTHON), str(REPLAY), "tflite-runtime", str(corrected)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    header, _, *lines = done.stdout.splitlines()
+    assert header.startswith("tflite-runtime 2.14.0 ")
+    files = [f for f in read_manifest(corrected)["files"] if "precision" in f]
+    assert [line.split()[0] for line in lines] == [f["precision"] for f in files]
+
+
+def test_no_file_needs_a_newer_runtime_than_that(corrected: Path) -> None:
+    for path in corrected.glob("*.tflite"):
+        needed = minimum_runtime(path)
+        assert needed is not None
+        assert [int(n) for n in needed.split(".")] < [2, 15]

@@ -1,0 +1,66 @@
+"""What is shipped runs in one piece on XNNPACK and on the GPU, by the rules and by the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from afd_export.delegates import Delegate
+from afd_export.placement import place_file
+from afd_mobile.artifacts import read_manifest
+from tests.delegate_engines import gpu_engine, needs_gpu_engine, xnnpack_log
+
+SHIPPED = ("afd-mobilenet_v2-mobile", "afd-mobilenet_v2-paper", "afd-squeezenet1_1-mobile")
+
+
+@pytest.fixture(scope="session")
+def shipped(
+    export_fused: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The float32 file of every shipped checkpoint."""
+    out = tmp_path_factory.mktemp("shipped")
+    for name in SHIPPED:
+        export_fused(out / name, "--checkpoint", name, "--precision", "float32")
+    return {name: out / name / f"{name}_float32.tflite" for name in SHIPPED}
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    name = read_manifest(folder)["name"]
+    return {p: folder / f"{name}_{p}.tflite" for p in ("float32", "float16", "int8")}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_presets_are_one_partition_by_the_rules_and_by_xnnpacks_log(
+    name: str, shipped: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    placements = place_file(shipped[name]).placements
+    assert placements[Delegate.GPU].whole
+    total = placements[Delegate.XNNPACK].total
+    assert placements[Delegate.XNNPACK].whole
+    assert xnnpack_log(shipped[name], capfd) == (total, total, 1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_the_rules_count_what_xnnpacks_log_counts(
+    corrected: Path, precision: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = _files(corrected)[precision]
+    expected = place_file(path).placements[Delegate.XNNPACK]
+    assert xnnpack_log(path, capfd) == (
+        expected.delegated,
+        expected.total,
+        expected.node_subsets,
+    )
+    assert len(expected.partitions) == 1
+
+
+@needs_gpu_engine
+def test_the_gpu_engine_takes_every_shipped_file_whole(
+    corrected: Path, shipped: dict[str, Path], tmp_path: Path
+) -> None:
+    paths = [*shipped.values(), *_files(corrected).values()]
+    for path, verdict in gpu_engine(paths, tmp_path).items():
+        assert verdict.whole, verdict.log
+        assert place_file(path).placements[Delegate.GPU].whole
