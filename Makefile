@@ -36,14 +36,14 @@ tflite214-env: setup
 	$(BIN)/uv pip install --quiet --python .venv-tflite214/bin/python tflite-runtime==2.14.0 numpy==1.26.4
 
 # An export on an emulated arm64 processor: the old runtime on an old core, this LiteRT on one with
-# dot products. Needs Debian 12 and its package qemu-user.
+# dot products (SME is left out: see docs/runtimes.md). Needs Debian 12 and its package qemu-user.
 EXPORT ?= exports/demo-corrected
 ARM64 := .arm64-root
 REPLAY := -L $(ARM64) $(ARM64)/usr/bin/python3.11 -I tests/runtimes/replay.py
 
 arm64-check: setup $(ARM64)/.ready
 	qemu-aarch64 -cpu cortex-a57 $(REPLAY) tflite-runtime $(EXPORT)
-	qemu-aarch64 -cpu max $(REPLAY) ai-edge-litert $(EXPORT)
+	qemu-aarch64 -cpu max,sme=off $(REPLAY) ai-edge-litert $(EXPORT)
 
 $(ARM64)/.ready: tests/runtimes/arm64-root.sh constraints.txt | setup
 	tests/runtimes/arm64-root.sh $(ARM64)

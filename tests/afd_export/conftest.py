@@ -103,7 +103,8 @@ def exported(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Export
     """One real export of the tiny classifier in all four precisions."""
     out = tmp_path_factory.mktemp("exports") / "first"
     precisions = [p.value for p in Precision]
-    done = afd_export("--fuse", *RANDOM, "--precision", *precisions, "--out", out, cwd=tiny_dir)
+    asked = ("--explain-int8", "--precision", *precisions, "--out", out)
+    done = afd_export("--fuse", *RANDOM, *asked, cwd=tiny_dir)
     assert done.returncode == 0, done.stderr
     return Exported(out, done.stdout, done.stderr)
 

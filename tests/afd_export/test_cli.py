@@ -245,6 +245,42 @@ def test_a_checkpoint_for_other_channels_ends_with_3(
     assert not list(parent.iterdir())
 
 
+# --- labels and the int8 report ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [("cat\ndog\n", "2"), ("cat\n" * 10, "cat"), (None, "no such file")],
+)
+def test_labels_that_do_not_fit_end_with_3(
+    afd: Afd, tmp_path: Path, parent: Path, content: str | None, complaint: str
+) -> None:
+    labels = tmp_path / "labels.txt"
+    if content is not None:
+        labels.write_text(content, encoding="utf-8")
+    outcome = afd(*RANDOM, "--labels", labels, "--out", parent / "out")
+    assert outcome.code == 3
+    assert str(labels) in outcome.error
+    assert complaint in outcome.error
+    assert not list(parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--explain-int8", "--precision", "float32"),
+        ("--labels", "any.txt", "--scope", "features"),
+    ],
+)
+def test_what_the_export_has_no_use_for_ends_with_2(
+    afd: Afd, parent: Path, arguments: tuple[str, ...]
+) -> None:
+    outcome = afd(*RANDOM, *arguments, "--out", parent / "out")
+    assert outcome.code == 2
+    assert arguments[0] in outcome.error
+    assert not list(parent.iterdir())
+
+
 # --- backbones -----------------------------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ def test_the_folder_holds_exactly_these_files(exported: Exported) -> None:
     golden = [f"golden/{i}_{what}.bin" for i in range(6) for what in ("input", *PRECISIONS)]
     models = [f"{NAME}.onnx", *(f"{NAME}_{p}.tflite" for p in PRECISIONS)]
     reports = ["manifest.json", "parity.json", "parity.md", "placement.json", "USING.md"]
+    reports += ["int8.json", "int8.md", "int8.png"]
     expected = {*reports, *models, *golden}
     assert set(files_below(exported.folder)) == expected
     assert [p.name for p in exported.folder.parent.iterdir()] == [exported.folder.name]
