@@ -250,7 +250,7 @@ def test_a_checkpoint_for_other_channels_ends_with_3(
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [("cat\ndog\n", "2"), ("cat\n" * 10, "cat"), (None, "no such file")],
+    [("cat\ndog\n", "2"), ("cat\n" * 10, "cat"), (None, "No such file")],
 )
 def test_labels_that_do_not_fit_end_with_3(
     afd: Afd, tmp_path: Path, parent: Path, content: str | None, complaint: str
