@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 from afd_mobile.errors import InputError
@@ -51,6 +52,37 @@ class LiteRtModel:
         self._interpreter.set_tensor(self._input["index"], _quantize(image, self.input))
         self._interpreter.invoke()
         return _dequantize(self._interpreter.get_tensor(self._output["index"]), self.output)
+
+
+def run_operations(
+    content: bytes, images: NDArray[np.float32]
+) -> Iterator[dict[str, NDArray[np.float64]]]:
+    """Every operation's first output by name, in real values, image by image.
+
+    With the runtime's own kernels: XNNPACK keeps no values between operations.
+
+    Args:
+        images: (N, ...), each without its batch axis, as the file takes them.
+    """
+    interpreter = Interpreter(
+        model_content=content,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    (graph,) = schema.ModelT.InitFromPackedBuf(content).subgraphs
+    outputs = {op.outputs[0] for op in graph.operators}
+    records = [d for d in interpreter.get_tensor_details() if d["index"] in outputs]
+    given = interpreter.get_input_details()[0]
+    for image in images:
+        interpreter.set_tensor(given["index"], image[None].astype(given["dtype"]))
+        interpreter.invoke()
+        found = {}
+        for record in records:
+            values = interpreter.get_tensor(record["index"]).astype(np.float64)
+            scale, zero_point = record["quantization"]
+            found[record["name"]] = (values - zero_point) * scale if scale else values
+        yield found
 
 
 def operators(path: Path) -> Counter[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afd_export.flat_model import ACTIVATION, OPERATOR, FlatModel
+from afd_mobile.litert import run_operations
 
 CONVOLUTIONS = (OPERATOR.CONV_2D, OPERATOR.DEPTHWISE_CONV_2D, OPERATOR.FULLY_CONNECTED)
 STEPS = 127  # of a symmetric int8 weight
@@ -65,23 +66,12 @@ def finish(quantized: bytes) -> bytes:
 
 
 def measure(content: bytes, pictures: NDArray[np.float32]) -> Statistics:
-    """Every float tensor's statistics by channel, with LiteRT's plain kernels."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    interpreter.allocate_tensors()
-    given = interpreter.get_input_details()[0]["index"]
-    outputs = [op.outputs[0] for op in FlatModel(content).operations]
+    """The statistics of every operation's first output, by tensor."""
+    model = FlatModel(content)
     found: Statistics = {}
-    for picture in pictures:
-        interpreter.set_tensor(given, picture[None])
-        interpreter.invoke()
-        for tensor in outputs:
-            values = interpreter.get_tensor(tensor).astype(np.float64)
+    for outputs in run_operations(content, pictures):
+        for operation in model.operations:
+            tensor, values = operation.outputs[0], outputs[model.name(operation)]
             values = values.reshape(-1, values.shape[-1])
             now = ChannelStatistics(values.min(0), values.max(0), values.mean(0) / len(pictures))
             if tensor in found:

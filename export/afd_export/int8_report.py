@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from afd_export.flat_model import FlatModel
 from afd_mobile.artifacts import to_json
-from afd_mobile.litert import OPERATOR_NAMES
+from afd_mobile.litert import OPERATOR_NAMES, run_operations
 from afd_mobile.plotting import png
 
 PICTURES = 12
@@ -55,7 +53,7 @@ def layer_noise(
     model = FlatModel(prepared)
     names = [model.name(op) for op in model.operations]
     signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    expected, actual = _run(prepared, pictures), _run(quantized, pictures)
+    expected, actual = (run_operations(c, pictures) for c in (prepared, quantized))
     for reference, values in zip(expected, actual, strict=True):
         for name in signal.keys() & values.keys():
             signal[name] += float((reference[name] ** 2).sum())
@@ -114,26 +112,3 @@ def _plot(layers: list[LayerNoise]) -> Figure:
     axes.set_ylabel("int8 against float32, SNR in dB")
     axes.grid(alpha=0.3)
     return figure
-
-
-def _run(content: bytes, pictures: NDArray[np.float32]) -> Any:
-    """Every operation's output in real values, by name, picture by picture."""
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    interpreter.allocate_tensors()
-    model = FlatModel(content)
-    outputs = {op.outputs[0] for op in model.operations}
-    details = [d for d in interpreter.get_tensor_details() if d["index"] in outputs]
-    given = interpreter.get_input_details()[0]
-    for picture in pictures:
-        interpreter.set_tensor(given["index"], picture[None].astype(given["dtype"]))
-        interpreter.invoke()
-        found = {}
-        for record in details:
-            values = interpreter.get_tensor(record["index"]).astype(np.float64)
-            scale, zero_point = record["quantization"]
-            found[record["name"]] = (values - zero_point) * scale if scale else values
-        yield found
