@@ -106,8 +106,8 @@ def _files(folder: _Folder) -> list[str]:
     lines = [
         "## Which file",
         "",
-        f"| file | size | for | input | against PyTorch, {pictures} pictures |",
-        "|---|---|---|---|---|",
+        f"| file | size | for | input | runtime from | against PyTorch, {pictures} pictures |",
+        "|---|---|---|---|---|---|",
     ]
     for precision, file in folder.files.items():
         stage = parity[f"{Stage.TFLITE.value} {precision.value}"]
@@ -118,14 +118,30 @@ def _files(folder: _Folder) -> list[str]:
             close = "exact" if stage["snr_db"] is None else f"SNR {stage['snr_db']:.0f} dB"
         lines.append(
             f"| `{file['path']}` | {file['bytes'] / 1e6:.1f} MB | {_PURPOSE[precision]} "
-            f"| {file['input']['dtype']} | {close} |"
+            f"| {file['input']['dtype']} | {file['minimum_runtime'] or 'unknown'} | {close} |"
         )
     cost = folder.manifest["cost"]["graph"]["deployed"]
     return [
         *lines,
         "",
         f"{cost['parameters'] / 1e6:.2f} M parameters, {cost['multiply_adds'] / 1e6:.0f} M "
-        "multiply-adds a picture. `parity.md` says which pictures, and has all other figures.",
+        "multiply-adds a picture. `parity.md` says which pictures, and has all other figures; "
+        "`placement.json` says which delegate takes which operation. Runtime: the version of "
+        "TensorFlow Lite.",
+        *_caution(folder),
+    ]
+
+
+def _caution(folder: _Folder) -> list[str]:
+    """What is known to go wrong with convolutions that quantise their input at run time."""
+    int8 = folder.files.get(Precision.INT8)
+    if int8 is None or not int8["float_operations"]:
+        return []
+    return [
+        "",
+        f"On a processor with SME (some phones from 2025 on) check `{int8['path']}` with `golden/` "
+        "before you ship it: in an emulation of SME its results were wrong, and it is not known "
+        "whether real processors do the same.",
     ]
 
 

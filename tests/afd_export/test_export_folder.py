@@ -240,7 +240,8 @@ def test_a_second_export_is_byte_identical_and_replaces_an_old_one(
     for name in ("manifest.json", "of-an-old-export.tflite"):
         (out / name).write_text("old", encoding="utf-8")
     done = afd_export(
-        *("--fuse", "--json", "--force", *RANDOM, "--precision", *PRECISIONS, "--out", out),
+        *("--fuse", "--explain-int8", "--json", "--force", *RANDOM),
+        *("--precision", *PRECISIONS, "--out", out),
         cwd=tiny_dir,
     )
     assert done.returncode == 0, done.stderr

@@ -222,6 +222,22 @@ def test_a_quantised_output_is_dequantised(manifest: dict[str, Any], dtype: str,
     assert ("It cannot use" in page) == (dtype == "int8")
 
 
+def test_the_runtime_that_a_file_needs_is_on_it(manifest: dict[str, Any]) -> None:
+    file_of(manifest, "int8")["minimum_runtime"] = "2.11.0"
+    file_of(manifest, "float32")["minimum_runtime"] = None
+    lines = section(page_of(manifest), "Which file").splitlines()
+    assert [line.split(" | ")[4] for line in lines if "_int8.tflite" in line][:1] == ["2.11.0"]
+    assert [line.split(" | ")[4] for line in lines if "_float32.tflite" in line] == ["unknown"]
+
+
+@pytest.mark.parametrize(("operations", "warned"), [(0, False), (24, True)])
+def test_files_that_quantise_at_run_time_carry_a_caution(
+    manifest: dict[str, Any], operations: int, warned: bool
+) -> None:
+    file_of(manifest, "int8")["float_operations"] = operations
+    assert ("SME" in page_of(manifest)) == warned
+
+
 def test_features_are_no_classes(manifest: dict[str, Any]) -> None:
     manifest["scope"] = "features"
     for file in manifest["files"]:
