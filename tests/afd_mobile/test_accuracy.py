@@ -90,6 +90,16 @@ def test_the_recovered_share_is_against_the_references_clean_pictures() -> None:
     assert value(accuracy.recovered_share) == pytest.approx(np.mean(shares))
 
 
+def test_where_the_reference_corrects_as_well_there_are_no_shares() -> None:
+    outcomes, conditions = random_outcomes(50), [CLEAN, QF25, QF7]
+    with_shares, without = (accuracy_of(outcomes, conditions, shares=s) for s in (True, False))
+    assert with_shares.recovered_share is not None
+    assert without.recovered_share is None
+    assert [row.recovered_share for row in without.conditions] == [None] * 3
+    for one, other in zip(with_shares.conditions, without.conditions, strict=True):
+        assert one.difference == other.difference
+
+
 def test_the_order_of_conditions_does_not_matter() -> None:
     first, second = columns(10, 7, 6, 5), columns(10, 8, 6, 4)
     accuracy = accuracy_of(outcomes_of(first, second), [CLEAN, QF25, QF7])

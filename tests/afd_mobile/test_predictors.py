@@ -98,6 +98,7 @@ def write_export(
     path.write_bytes(channel_means() if content is None else content)
     manifest: Manifest = {
         "schema_version": 1,
+        "afd": None,
         "scope": "classifier",
         "input_range": "rgb255",
         "seed": 0,
@@ -126,6 +127,12 @@ def test_an_exported_file_is_fed_as_its_manifest_says(tmp_path: Path, input_rang
     logits = model.logits(small)
     assert logits.shape == (5, 3)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("afd", [None, {"fused": True}])
+def test_an_export_says_whether_it_corrects(tmp_path: Path, afd: dict[str, bool] | None) -> None:
+    path = write_export(tmp_path, lambda m: m.update(afd=afd))
+    assert open_predictor(str(path), CPU).corrects == (afd is not None)
 
 
 def test_the_plain_classifier_of_an_export_is_fed_as_its_manifest_says(tmp_path: Path) -> None:
@@ -193,6 +200,7 @@ def pop(*keys: str) -> Change:
     [
         pop("files"),
         pop("backbone"),
+        pop("afd"),
         pop("scope"),
         pop("input_range"),
         pop("backbone", "mean"),
