@@ -55,12 +55,12 @@ def test_the_correction_gains_at_every_quality_and_leaves_clean_pictures_alone(
 ) -> None:
     model = open_predictor(str(corrected), CPU)
     wnids = [wnid for wnid, _ in imagenet_classes()]
-    pictures = labelled_pictures(photographs, wnids, labels_from="ImageNet", limit=None)
+    pictures = labelled_pictures(photographs, wnids, labels_from="ImageNet", limit=250)
     conditions = [CLEAN, *(Condition(quality=q) for q in QUALITIES)]
     *_, outcomes = evaluate(model, plain_predictor(model, CPU), pictures, conditions, workers=1)
-    assert isinstance(outcomes, Outcomes) and len(outcomes.keys) == 500
+    assert isinstance(outcomes, Outcomes) and len(outcomes.keys) == 250
     gain = outcomes.top1.sum(axis=0, dtype=int) - outcomes.reference_top1.sum(axis=0, dtype=int)
-    assert gain[0] >= -2  # 0.4 points
+    assert gain[0] >= -1  # 0.4 points
     assert (gain[1:] > 0).all(), gain
 
 
