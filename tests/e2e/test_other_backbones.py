@@ -1,4 +1,7 @@
-"""The same export for every family of classifier that the project names."""
+"""The same export for the other families of classifier that the project names.
+
+SqueezeNet is shipped: `test_placement.py` exports it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ import pytest
 from afd_mobile.artifacts import read_manifest
 
 BACKBONES = {
-    "squeezenet1_1": (),
     "resnet50": ("--preset", "paper", "--backbone-weights", "random"),
     "repvgg_a2": ("--preset", "paper", "--backbone-weights", "random"),
 }
@@ -29,7 +31,7 @@ def test_export_keeps_its_limits(
         "tflite float32",
     ]
     assert all(s["parity"]["top1_agreement"] == 1 for s in manifest["parity"]["stages"])
-    assert manifest["backbone"]["trained"] == (backbone == "squeezenet1_1")
+    assert not manifest["backbone"]["trained"]
     assert "untrained" in manifest["name"]
     (operators,) = (f["operators"] for f in manifest["files"] if "operators" in f)
     assert "CONV_2D" in operators
