@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from afd_mobile.errors import InputError
 
-OPERATOR_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+OPERATOR_NAMES: dict[int, str] = {
+    v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)
+}
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,27 @@ class TensorContract:
     zero_point: int | None
 
 
+@dataclass(frozen=True)
+class Replaced:
+    """How many operations delegates took, of how many, in how many kernels."""
+
+    delegated: int
+    total: int
+    kernels: int
+
+
 class LiteRtModel:
     """One `.tflite` file with one input and one output, on the CPU through XNNPACK."""
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, delegate: Any = None) -> None:
+        """`delegate`: one that `ai_edge_litert.interpreter.load_delegate` gave; XNNPACK takes what
+        it leaves."""
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter = Interpreter(
+                model_path=str(path),
+                num_threads=threads,
+                experimental_delegates=[delegate] if delegate is not None else None,
+            )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{path} is no TFLite model that LiteRT runs: {error}") from error
@@ -49,9 +66,41 @@ class LiteRtModel:
 
     def run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """One batch-1 input in real values -> the output in real values."""
-        self._interpreter.set_tensor(self._input["index"], _quantize(image, self.input))
-        self._interpreter.invoke()
+        self.feed(image)
+        self.invoke()
         return _dequantize(self._interpreter.get_tensor(self._output["index"]), self.output)
+
+    def feed(self, image: NDArray[np.float32]) -> None:
+        """Sets the input, in real values, and leaves it there."""
+        self._interpreter.set_tensor(self._input["index"], _quantize(image, self.input))
+
+    def invoke(self) -> None:
+        """One inference of what was fed."""
+        self._interpreter.invoke()
+
+    def replaced(self) -> Replaced:
+        """What delegates took."""
+        return replaced_operations(self._interpreter)
+
+
+def replaced_operations(interpreter: Interpreter) -> Replaced:
+    """What delegates took of an interpreter with allocated tensors.
+
+    The replaced operations of a kernel are those that its outputs need, back to its inputs.
+    """
+    details = interpreter._get_ops_details()
+    kernels = [d for d in details if d["op_name"] == "DELEGATE"]
+    nodes = [d for d in details if d["op_name"] != "DELEGATE"]
+    producers = {int(tensor): node for node in nodes for tensor in node["outputs"]}
+    replaced: set[int] = set()
+    for kernel in kernels:
+        given, wanted = set(kernel["inputs"]), list(kernel["outputs"])
+        while wanted:
+            node = producers.get(int(tensor := wanted.pop()))
+            if node is not None and tensor not in given and node["index"] not in replaced:
+                replaced.add(node["index"])
+                wanted += list(node["inputs"])
+    return Replaced(len(replaced), len(nodes), len(kernels))
 
 
 def run_operations(
@@ -85,22 +134,24 @@ def run_operations(
         yield found
 
 
+def builtin_code(code: Any) -> int:
+    """Of an operator code; files from before 2020 hold it in another field."""
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+
+
+def operator_name(code: Any) -> str:
+    """An operator code's name in the schema; a custom one's own."""
+    if builtin_code(code) == schema.BuiltinOperator.CUSTOM:
+        custom: bytes = code.customCode or b""
+        return custom.decode()
+    return OPERATOR_NAMES[builtin_code(code)]
+
+
 def operators(path: Path) -> Counter[str]:
     """How often each operator occurs in the file, by its schema name; custom ones by their own."""
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
-    codes = [
-        (c.customCode or b"").decode()
-        if (code := max(c.builtinCode, c.deprecatedBuiltinCode)) == schema.BuiltinOperator.CUSTOM
-        else OPERATOR_NAMES[code]
-        for c in model.operatorCodes
-    ]
-    return Counter(codes[op.opcodeIndex] for graph in model.subgraphs for op in graph.operators)
-
-
-def operation_outputs(content: bytes) -> list[str]:
-    """The name of every operation's first output, in the file's order."""
-    (graph,) = schema.ModelT.InitFromPackedBuf(content).subgraphs
-    return [graph.tensors[op.outputs[0]].name.decode() for op in graph.operators]
+    names = [operator_name(code) for code in model.operatorCodes]
+    return Counter(names[op.opcodeIndex] for graph in model.subgraphs for op in graph.operators)
 
 
 def float_operations(path: Path) -> int:
@@ -111,7 +162,7 @@ def float_operations(path: Path) -> int:
     return sum(
         graph.tensors[op.outputs[0]].type == schema.TensorType.FLOAT32
         for op in graph.operators
-        if model.operatorCodes[op.opcodeIndex].builtinCode not in conversions
+        if builtin_code(model.operatorCodes[op.opcodeIndex]) not in conversions
     )
 
 

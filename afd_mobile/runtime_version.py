@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ai_edge_litert import schema_py_generated as schema
 
+from afd_mobile.litert import OPERATOR_NAMES, builtin_code
+
 # The release that brought version 1, 2, ... of each operator, from TensorFlow's own table
 # (lite/tools/versioning/runtime_version.cc, as of LiteRT 2.1), for what classifiers are made of.
 _RELEASES = {
@@ -75,12 +77,11 @@ def minimum_runtime(path: Path) -> str | None:
     Returns:
         "1.14.0"; None where an operator is custom, or too new or rare for the table.
     """
-    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
     releases: list[str] = []
     for index in {op.opcodeIndex for graph in model.subgraphs for op in graph.operators}:
         code = model.operatorCodes[index]
-        known = _RELEASES.get(names[max(code.builtinCode, code.deprecatedBuiltinCode)], "").split()
+        known = _RELEASES.get(OPERATOR_NAMES[builtin_code(code)], "").split()
         if code.version > len(known):
             return None
         releases.append(known[code.version - 1])

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ai_edge_litert
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+
+from afd_mobile.litert import Replaced, replaced_operations
 
 GPU_PYTHON = Path(__file__).resolve().parents[1] / ".venv-gpu" / "bin" / "python"
 GPU_DRIVER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
@@ -27,46 +28,18 @@ needs_gpu_engine = pytest.mark.skipif(
 )
 
 
-@dataclass(frozen=True)
-class Replaced:
-    """How many operations a delegate took, of how many, in how many kernels."""
-
-    delegated: int
-    total: int
-    kernels: int
-
-
 # --- XNNPACK ----------------------------------------------------------------------------------
 
 
 def xnnpack_engine(content: bytes) -> Replaced:
-    """What XNNPACK replaces in a graph; nothing where it accepts operations and then fails on them.
-
-    The replaced operations of a kernel are those that its outputs need, back to its inputs.
-    """
+    """What XNNPACK replaces in a graph; nothing where it takes operations and then fails on them."""
     interpreter = Interpreter(model_content=content)
     try:
         interpreter.allocate_tensors()
     except RuntimeError:
-        return Replaced(0, len(_nodes(interpreter)[0]), 0)
-    nodes, kernels = _nodes(interpreter)
-    producers = {int(tensor): node for node in nodes for tensor in node["outputs"]}
-    replaced: set[int] = set()
-    for kernel in kernels:
-        given, wanted = set(kernel["inputs"]), list(kernel["outputs"])
-        while wanted:
-            node = producers.get(int(tensor := wanted.pop()))
-            if node is not None and tensor not in given and node["index"] not in replaced:
-                replaced.add(node["index"])
-                wanted += list(node["inputs"])
-    return Replaced(len(replaced), len(nodes), len(kernels))
-
-
-def _nodes(interpreter: Interpreter) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The file's operations, and the delegate kernels that were put in their place."""
-    details = interpreter._get_ops_details()
-    kernels = [d for d in details if d["op_name"] == "DELEGATE"]
-    return [d for d in details if d["op_name"] != "DELEGATE"], kernels
+        total = sum(d["op_name"] != "DELEGATE" for d in interpreter._get_ops_details())
+        return Replaced(0, total, 0)
+    return replaced_operations(interpreter)
 
 
 _LIBRARY = Path(ai_edge_litert.__file__).parent / "libpywrap_litert_common.so"
@@ -115,7 +88,6 @@ def _address(library: Path, symbol: bytes) -> int:
 
 # --- GPU --------------------------------------------------------------------------------------
 
-# A process of its own: the engine reads its environment when it is loaded, and dies on some graphs.
 _COMPILE = """
 import sys
 from ai_edge_litert.compiled_model import CompiledModel
@@ -151,19 +123,30 @@ class GpuVerdict:
     log: str
 
 
-def gpu_engine(paths: list[Path], runtime_dir: Path) -> dict[Path, GpuVerdict]:
-    """Compiles every file with the desktop engine over SwiftShader, anew where one kills it."""
+def run_on_gpu(
+    program: str, *arguments: object, runtime_dir: Path
+) -> subprocess.CompletedProcess[str]:
+    """A Python program with the GPU engine's LiteRT over SwiftShader.
+
+    In a process of its own: the engine reads its environment when it is loaded, and dies on some
+    graphs.
+    """
     environment = os.environ | {
         "VK_ICD_FILENAMES": str(GPU_DRIVER),
         "XDG_RUNTIME_DIR": str(runtime_dir),
     }
+    return subprocess.run(
+        [str(GPU_PYTHON), "-c", program, *map(str, arguments)],
+        env=environment, capture_output=True, text=True, errors="replace", timeout=250,
+        check=False,
+    )  # fmt: skip
+
+
+def gpu_engine(paths: list[Path], runtime_dir: Path) -> dict[Path, GpuVerdict]:
+    """Compiles every file with the desktop engine over SwiftShader, anew where one kills it."""
     verdicts: dict[Path, GpuVerdict] = {}
     while left := [p for p in paths if p not in verdicts]:
-        done = subprocess.run(
-            [str(GPU_PYTHON), "-c", _COMPILE, *map(str, left)],
-            env=environment, capture_output=True, text=True, errors="replace", timeout=250,
-            check=False,
-        )  # fmt: skip
+        done = run_on_gpu(_COMPILE, *left, runtime_dir=runtime_dir)
         _, *logs = done.stderr.split("GRAPH ")
         assert logs and "Selected adapter: SwiftShader" in done.stderr, done.stderr[-3000:]
         for path, log in zip(left, logs, strict=False):

@@ -10,6 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from afd_mobile.errors import ConversionError
+from afd_mobile.litert import builtin_code
 
 Array = NDArray[np.float32]
 OPERATOR = schema.BuiltinOperator
@@ -35,8 +36,7 @@ class FlatModel:
         return bytes(builder.Output())
 
     def code(self, operation: Any) -> int:
-        code = self.model.operatorCodes[operation.opcodeIndex]
-        return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+        return builtin_code(self.model.operatorCodes[operation.opcodeIndex])
 
     def activation(self, operation: Any) -> int:
         return int(getattr(operation.builtinOptions, "fusedActivationFunction", ACTIVATION.NONE))

@@ -18,17 +18,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from afd_mobile.artifacts import INPUT_NAME
-from afd_mobile.parity import Limits
 
-# What rounding every tensor to float16 may cost; beyond the stored weights' own limits in
-# `recipes/float16.toml` only in that a toss-up between two classes may fall the other way.
-ARITHMETIC_LIMITS = Limits(
-    max_error=2e-2,
-    mean_error=2e-3,
-    min_cosine=0.999,
-    min_snr_db=30.0,
-    min_top1_agreement=0.97,
-)
+# The simulation is held to the limits of `recipes/float16.toml` but for this: between two classes
+# that are equally likely, rounding every tensor may decide for the other.
+MIN_TOP1_AGREEMENT = 0.97
 LARGEST = 65504.0
 SMALLEST_NORMAL = 2.0**-14  # 6.1e-5; GPUs may take anything smaller for zero
 SMALLEST = 2.0**-24

@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from afd_mobile.errors import ConversionError
-from afd_mobile.litert import OPERATOR_NAMES
+from afd_mobile.litert import operator_name
 
 _TYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if isinstance(v, int)}
 _ACTIVATIONS = {v: k for k, v in vars(schema.ActivationFunctionType).items() if isinstance(v, int)}
@@ -100,9 +100,7 @@ def read_operations(path: Path) -> list[Operation]:
     operations = []
     for index, node in enumerate(graph.operators):
         code = model.operatorCodes[node.opcodeIndex]
-        operator = OPERATOR_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        if operator == "CUSTOM":
-            operator = (code.customCode or b"").decode()
+        operator = operator_name(code)
         inputs = tuple(tensors[i] if i >= 0 else None for i in node.inputs)
         if operator == "DEQUANTIZE" and inputs[0] is not None and inputs[0].constant:
             output = tensors[node.outputs[0]]

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afd_export import int8
+from afd_export.flat_model import FlatModel
 from afd_export.worker import forbid_network, save_array
 from afd_mobile.artifacts import INPUT_NAME, Precision
-from afd_mobile.litert import operation_outputs
 
 
 def main(request_path: Path) -> None:
@@ -55,7 +55,8 @@ def _write_int8(prepared: bytes, candidates: list[dict[str, Any]]) -> None:
     import tensorflow as tf
     from tensorflow.lite.python.convert import mlir_quantize
 
-    operations = operation_outputs(prepared)
+    model = FlatModel(prepared)
+    operations = [model.name(operation) for operation in model.operations]
     for candidate in candidates:
         first, late, after = candidate["float_span"]
         end = len(operations) - after

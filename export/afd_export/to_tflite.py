@@ -78,14 +78,13 @@ def convert_tflite(
     return {precision: list(paths) for precision, paths in candidates.items()}
 
 
-def run_tflite(path: Path, images: NDArray[np.float32], workdir: Path) -> NDArray[np.float32]:
-    """images (N, S, S, 3) -> outputs (N, ...), picture by picture, in a process of its own.
+def run_tflite(path: Path, images_path: Path, workdir: Path) -> NDArray[np.float32]:
+    """images (N, S, S, 3) in a .npy -> outputs (N, ...), one by one, in a process of its own.
 
     Raises:
         ConversionError: LiteRT refuses the file, or aborts on it.
     """
-    images_path, outputs_path = workdir / "images.npy", workdir / "outputs.npy"
-    save_array(images_path, images)
+    outputs_path = workdir / "outputs.npy"
     request = {
         "model": str(path),
         "images": str(images_path),

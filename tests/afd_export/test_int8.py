@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -111,24 +112,25 @@ def test_measuring_gives_the_channels_bounds_and_means(
     np.testing.assert_allclose(last.mean, outputs.mean(0), atol=1e-5)
 
 
-def test_equalising_relu6_keeps_the_function_and_evens_the_channels(
-    mobile: bytes, pictures: NDArray[np.float32]
+@pytest.mark.parametrize(
+    ("equalize", "operator", "factor"),
+    [
+        (int8.equalize_relu6, OPERATOR.CONV_2D, 3),
+        (int8.equalize_trunks, OPERATOR.ADD, 2),
+    ],
+)
+def test_equalising_keeps_the_function_and_evens_the_channels(
+    mobile: bytes,
+    pictures: NDArray[np.float32],
+    equalize: Callable[[FlatModel, int8.Statistics], None],
+    operator: int,
+    factor: float,
 ) -> None:
     model = FlatModel(mobile)
-    before = spread(model, OPERATOR.CONV_2D, pictures)
-    int8.equalize_relu6(model, int8.measure(mobile, pictures))
+    before = spread(model, operator, pictures)
+    equalize(model, int8.measure(mobile, pictures))
     assert relative_error(run(model.content(), pictures), run(mobile, pictures)) < 1e-5
-    assert spread(model, OPERATOR.CONV_2D, pictures) < before / 3
-
-
-def test_equalising_the_trunk_keeps_the_function_and_evens_the_channels(
-    mobile: bytes, pictures: NDArray[np.float32]
-) -> None:
-    model = FlatModel(mobile)
-    before = spread(model, OPERATOR.ADD, pictures)
-    int8.equalize_trunks(model, int8.measure(mobile, pictures))
-    assert relative_error(run(model.content(), pictures), run(mobile, pictures)) < 1e-5
-    assert spread(model, OPERATOR.ADD, pictures) < before / 2
+    assert spread(model, operator, pictures) < before / factor
 
 
 def test_a_trunk_that_is_the_graphs_output_is_left_alone(pictures: NDArray[np.float32]) -> None:
@@ -152,20 +154,16 @@ def test_the_equalised_ranges_are_those_of_the_tensors(
     assert quantization.min[0] == pytest.approx(min(0, measured[added].low.min()), rel=1e-5)
 
 
-@pytest.mark.parametrize(("middle", "merged"), [(4, True), (2, False)])
+# Merged, the pair has 4 x 8 weights: 0.67 or 2.67 times as many as 4 x middle + middle x 8.
+@pytest.mark.parametrize(("middle", "merged"), [(4, True), (1, False)])
 def test_linear_pairs_are_merged_where_that_is_cheap(
     pictures: NDArray[np.float32], middle: int, merged: bool
 ) -> None:
     graph = FloatGraph()
     x = graph.feed(Fed((1, SIZE, SIZE, 4)))
-    # 4 x middle + middle x 8 weights against 4 x 8: 0.67 times as many, or 1.33 ...
     content = graph.done(graph.convolution(graph.convolution(x, 4, middle), middle, 8, 1, RELU6))
     model = FlatModel(content)
-    int8.MERGE_GROWTH, kept = 1.0, int8.MERGE_GROWTH
-    try:
-        int8.merge_linear_pairs(model)
-    finally:
-        int8.MERGE_GROWTH = kept
+    int8.merge_linear_pairs(model)
     assert len(model.operations) == (1 if merged else 2)
     assert relative_error(run(model.content(), pictures), run(content, pictures)) < 1e-5
 

@@ -6,20 +6,13 @@ newer LiteRT than the converter allows: `make gpu-env` puts it into an environme
 
 from __future__ import annotations
 
-import os
-import subprocess
-from ctypes.util import find_library
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from afd_mobile.artifacts import read_manifest
+from tests.delegate_engines import needs_gpu_engine, run_on_gpu
 
-PYTHON = Path(__file__).resolve().parents[2] / ".venv-gpu" / "bin" / "python"
-DRIVER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
-
-# A process of its own: the engine reads its environment when it is loaded.
 _RUN = """
 import sys
 import numpy as np
@@ -41,22 +34,12 @@ outputs.read(1000, np.float32).astype("<f4").tofile(output_path)
 """
 
 
-@pytest.mark.skipif(
-    not (DRIVER.is_file() and find_library("vulkan") and PYTHON.is_file()),
-    reason="needs Debian's chromium (SwiftShader) and libvulkan1, and `make gpu-env`",
-)
+@needs_gpu_engine
 def test_gpu_engine_takes_the_whole_graph_and_agrees(corrected: Path, tmp_path: Path) -> None:
     manifest = read_manifest(corrected)
     entry = manifest["golden"][0]
-    environment = os.environ | {"VK_ICD_FILENAMES": str(DRIVER), "XDG_RUNTIME_DIR": str(tmp_path)}
-    output = tmp_path / "output.bin"
-    done = subprocess.run(
-        [
-            str(PYTHON), "-c", _RUN, str(corrected / f"{manifest['name']}_float32.tflite"),
-            str(corrected / entry["input"]), str(output),
-        ],
-        env=environment, capture_output=True, text=True, timeout=250, check=False,
-    )  # fmt: skip
+    model, output = corrected / f"{manifest['name']}_float32.tflite", tmp_path / "output.bin"
+    done = run_on_gpu(_RUN, model, corrected / entry["input"], output, runtime_dir=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     expected = np.fromfile(corrected / entry["outputs"]["float32"], "<f4")
     error = np.abs(np.fromfile(output, "<f4") - expected).max()
