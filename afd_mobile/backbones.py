@@ -92,6 +92,7 @@ def load_backbone(
     std: tuple[float, ...] | None = None,
     input_size: int | None = None,
     seed: int = 0,
+    features_only: bool = False,
 ) -> Backbone:
     """A classifier by name with its weights, cut at `tap`.
 
@@ -100,6 +101,7 @@ def load_backbone(
         weights: `auto`, `random` or a file.
         mean, std, input_size: override the network's own record.
         seed: of random weights.
+        features_only: the tapped features are all that is wanted; what follows may give anything.
 
     Raises:
         InputError: an unknown network or tap, or weights that are missing or do not fit.
@@ -131,7 +133,7 @@ def load_backbone(
             f"tap {node} of {name} gives a tensor of shape {tuple(features.shape)}; a module "
             "corrects feature maps (N, C, h, w): choose an earlier --tap"
         )
-    if logits.ndim != 2:
+    if logits.ndim != 2 and not features_only:
         raise InputError(
             f"{name} returns {tuple(logits.shape)}, expected logits of shape (N, classes)"
         )

@@ -16,7 +16,8 @@ E = TypeVar("E", bound=Enum)
 
 EXIT_CODES = """exit codes:
   0 done    2 usage    3 input (checkpoint, weights, tap, pictures)    4 parity
-  5 conversion    6 output (exists, not writable, disk full)    130 interrupted"""
+  5 conversion    6 output (exists, not writable, disk full)
+  7 device (gone, unauthorised, busy, full)    8 a measurement is INVALID    130 interrupted"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,7 +55,7 @@ def run_command(
         print(f"{parser.prog}: error: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; nothing was published", file=sys.stderr)
+        print(f"{parser.prog}: interrupted; nothing half-made was published", file=sys.stderr)
         sys.exit(130)
 
 

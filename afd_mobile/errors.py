@@ -46,3 +46,18 @@ class OutputError(AfdError):
     """The result cannot be written: it exists already, is not writable, or the disk is full."""
 
     exit_code = 6
+
+
+class DeviceError(AfdError):
+    """A phone cannot be measured on: gone, unauthorised, offline, busy, full."""
+
+    exit_code = 7
+
+
+class MeasurementError(AfdError):
+    """A case failed on its device: wrong outputs, or the tool failed, was killed, or said nonsense.
+
+    It does not affect the other cases; the message becomes the reason of the verdict INVALID.
+    """
+
+    exit_code = 8

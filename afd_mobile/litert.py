@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,33 +47,26 @@ class LiteRtModel:
     def __init__(self, path: Path, *, threads: int = 1, delegate: Any = None) -> None:
         """`delegate`: one that `ai_edge_litert.interpreter.load_delegate` gave; XNNPACK takes what
         it leaves."""
-        try:
+        with _refused(path):
             self._interpreter = Interpreter(
                 model_path=str(path),
                 num_threads=threads,
                 experimental_delegates=[delegate] if delegate is not None else None,
             )
             self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise InputError(f"{path} is no TFLite model that LiteRT runs: {error}") from error
-        signatures = self._interpreter.get_signature_list()
-        if len(signatures) != 1:
-            raise InputError(f"{path} has {len(signatures)} signatures, expected one")
-        names = next(iter(signatures.values()))
+        self.input, self.output = _contracts(path, self._interpreter)
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
-        self.input = _contract(names["inputs"][0], self._input)
-        self.output = _contract(names["outputs"][0], self._output)
 
     def run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """One batch-1 input in real values -> the output in real values."""
         self.feed(image)
         self.invoke()
-        return _dequantize(self._interpreter.get_tensor(self._output["index"]), self.output)
+        return dequantize(self._interpreter.get_tensor(self._output["index"]), self.output)
 
     def feed(self, image: NDArray[np.float32]) -> None:
         """Sets the input, in real values, and leaves it there."""
-        self._interpreter.set_tensor(self._input["index"], _quantize(image, self.input))
+        self._interpreter.set_tensor(self._input["index"], quantize(image, self.input))
 
     def invoke(self) -> None:
         """One inference of what was fed."""
@@ -81,6 +75,40 @@ class LiteRtModel:
     def replaced(self) -> Replaced:
         """What delegates took."""
         return replaced_operations(self._interpreter)
+
+
+def contracts(path: Path) -> tuple[TensorContract, TensorContract]:
+    """Input and output of a file with one of each, without getting it ready to run.
+
+    Named as its signature says; by the tensors themselves where it has none.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    with _refused(path):
+        interpreter = Interpreter(model_path=str(path))
+    return _contracts(path, interpreter)
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is no TFLite model that LiteRT runs: {error}") from error
+
+
+def _contracts(path: Path, interpreter: Interpreter) -> tuple[TensorContract, TensorContract]:
+    given, results = interpreter.get_input_details(), interpreter.get_output_details()
+    if len(given) != 1 or len(results) != 1:
+        raise InputError(
+            f"{path} has {len(given)} inputs and {len(results)} outputs, expected one of each"
+        )
+    names = next(iter(interpreter.get_signature_list().values()), None)
+    return (
+        _contract(names["inputs"][0] if names else given[0]["name"], given[0]),
+        _contract(names["outputs"][0] if names else results[0]["name"], results[0]),
+    )
 
 
 def replaced_operations(interpreter: Interpreter) -> Replaced:
@@ -178,7 +206,8 @@ def _contract(name: str, details: dict[str, Any]) -> TensorContract:
     )
 
 
-def _quantize(values: NDArray[np.float32], contract: TensorContract) -> NDArray[Any]:
+def quantize(values: NDArray[np.float32], contract: TensorContract) -> NDArray[Any]:
+    """Real values -> what the file takes."""
     if contract.scale is None or contract.zero_point is None:
         return values.astype(np.float32)
     limits = np.iinfo(contract.dtype)
@@ -186,7 +215,8 @@ def _quantize(values: NDArray[np.float32], contract: TensorContract) -> NDArray[
     return np.asarray(np.clip(steps, limits.min, limits.max).astype(contract.dtype))
 
 
-def _dequantize(values: NDArray[Any], contract: TensorContract) -> NDArray[np.float32]:
+def dequantize(values: NDArray[Any], contract: TensorContract) -> NDArray[np.float32]:
+    """What the file gives -> real values."""
     if contract.scale is None or contract.zero_point is None:
         return values.astype(np.float32)
     return (values.astype(np.float32) - contract.zero_point) * np.float32(contract.scale)

@@ -32,7 +32,7 @@ needs_gpu_engine = pytest.mark.skipif(
 
 
 def xnnpack_engine(content: bytes) -> Replaced:
-    """What XNNPACK replaces in a graph; nothing where it takes operations and then fails on them."""
+    """What XNNPACK replaces in a graph; nothing where it takes operations and fails on them."""
     interpreter = Interpreter(model_content=content)
     try:
         interpreter.allocate_tensors()

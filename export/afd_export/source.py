@@ -116,6 +116,7 @@ def _backbone(request: ExportRequest, checkpoint: Checkpoint | None, path: Path 
         std=request.std,
         input_size=request.input_size,
         seed=request.seed,
+        features_only=request.scope is Scope.FEATURES,
     )
 
 

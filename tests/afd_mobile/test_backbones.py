@@ -226,3 +226,11 @@ def test_normalize() -> None:
     image = torch.tensor([0.0, 127.5, 255.0])[None, :, None, None]
     out = Normalize(mean, std)(image).flatten()
     torch.testing.assert_close(out, torch.tensor([-2.0, 0.0, 0.8]), rtol=0, atol=1e-6)
+
+
+def test_a_network_that_gives_pictures_can_be_cut_for_its_features_alone() -> None:
+    name = "afd_export.peers:arcnn"
+    with pytest.raises(InputError, match="expected logits"):
+        load_backbone(name, tap="restore", weights="random", input_size=16)
+    cut = load_backbone(name, tap="restore", weights="random", input_size=16, features_only=True)
+    assert cut.head(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16, 16)

@@ -1,0 +1,1 @@
+"""Measures what `afd-export` made: on this host, and on phones over adb."""

@@ -1,0 +1,470 @@
+"""afd-bench: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import msgspec
+
+from afd_mobile.command import Parser, positive, run_command
+from afd_mobile.errors import DeviceError, InputError, MeasurementError, UsageError
+
+if TYPE_CHECKING:
+    from afd_benchmark.adb import Connected
+    from afd_benchmark.plan import PlannedCase
+    from afd_benchmark.results import Case, Condition, Device
+    from afd_benchmark.run import Outcome
+    from afd_benchmark.targets import Target
+
+HOST, ALL = "host", "all"
+PEER = "peer:"
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_command(lambda arguments: arguments.command(arguments), _parser())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        "afd-bench",
+        "Measure exported TFLite files on this host and on phones, each figure with its evidence.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, what: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(
+            name, help=what, description=f"{what[0].upper()}{what[1:]}."
+        )
+        return added
+
+    run = command("run", "measure files, and check their outputs first")
+    _add_targets(run)
+    add = run.add_argument
+    add(
+        "--device",
+        nargs="+",
+        default=[HOST],
+        metavar="host|SERIAL|all",
+        help="this machine, phones by their serials, or all connected phones (default: host)",
+    )
+    add(
+        "--backend",
+        nargs="+",
+        default=["cpu"],
+        type=_backend,
+        metavar="cpu|gpu|nnapi|external:LIB",
+        help="external:LIB is a TFLite external delegate, such as Qualcomm's QNN (default: cpu)",
+    )
+    add(
+        "--delegate-option",
+        nargs="+",
+        default=[],
+        type=_option,
+        metavar="K=V",
+        help="for the external delegate",
+    )
+    add(
+        "--full-delegation",
+        action="store_true",
+        help="INVALID where the asked backend leaves operations to the CPU (default: SUSPECT)",
+    )
+    add("--threads", nargs="+", type=positive, default=[1], metavar="N", help="(default: 1)")
+    add("--runs", type=positive, default=50, metavar="N", help="at least, a repeat (default: 50)")
+    add("--min-secs", type=_seconds, default=0.5, metavar="S", help="at least, a repeat (0.5)")
+    add("--repeats", type=positive, default=10, metavar="N", help="processes or starts (10)")
+    add(
+        "--time-limit",
+        type=_seconds,
+        default=240.0,
+        metavar="S",
+        help="a process or start that takes longer is ended, and its case INVALID (240)",
+    )
+    add(
+        "--cool-down",
+        type=_seconds,
+        default=300.0,
+        metavar="S",
+        help="how long to wait at most for a phone to be as cool as at the start (300)",
+    )
+    add(
+        "--against",
+        metavar="TARGET",
+        help="measure in turn with this, give the ratio, and stop once its interval is below 2 %%",
+    )
+    add("--profile", action="store_true", help="the time of every operation, too (phones)")
+    add(
+        "--tool",
+        type=Path,
+        metavar="PATH",
+        help="TFLite's benchmark_model for Android, to push to the phones",
+    )
+    _add_servers(run)
+    add("--resume", action="store_true", help="go on in --out: finished cases are not repeated")
+    add("--out", type=Path, metavar="DIR", help="(default: benchmarks/DATE-TIME)")
+    run.set_defaults(command=_run)
+
+    devices = command("devices", "what is connected, and what it cannot do")
+    _add_servers(devices)
+    devices.set_defaults(command=_devices)
+
+    cost = command("cost", "parameters, multiply-adds, memory, from the files")
+    _add_targets(cost)
+    cost.add_argument("--operations", action="store_true", help="every operation, too")
+    cost.add_argument("--json", action="store_true", help="print JSON")
+    cost.set_defaults(command=_cost)
+
+    parse = command("parse", "read logs that benchmark_model wrote elsewhere")
+    parse.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="`-`: standard input")
+    parse.add_argument("--json", action="store_true", help="print JSON")
+    parse.set_defaults(command=_parse)
+
+    report = command("report", "one page from one or several results")
+    report.add_argument("results", nargs="+", type=Path, metavar="RESULTS")
+    report.add_argument(
+        "--accuracy",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="JSON",
+        help="what `afd-eval --json` wrote, to show accuracy against latency",
+    )
+    report.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="by its ending: .html .md .json .csv (default: %(default)s)",
+    )
+    report.set_defaults(command=_report)
+
+    again = command("replay", "run a recorded session again, without the phone")
+    again.add_argument("cassette", type=Path, metavar="CASSETTE")
+    again.add_argument("--out", type=Path, metavar="DIR", help="(default: benchmarks/DATE-TIME)")
+    again.set_defaults(command=_replay)
+    return parser
+
+
+def _add_targets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "targets",
+        nargs="+",
+        metavar="TARGET",
+        help="an export folder, a .tflite file, a folder of several, or peer:NAME",
+    )
+
+
+def _add_servers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--adb-server",
+        nargs="+",
+        default=[],
+        metavar="HOST:PORT",
+        help="adb servers of other hosts (default: this machine's own)",
+    )
+
+
+def _backend(text: str) -> str:
+    from afd_benchmark.plan import CPU, EXTERNAL, GPU, NNAPI
+
+    if text in (CPU, GPU, NNAPI) or (text.startswith(EXTERNAL) and text != EXTERNAL):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is none of cpu, gpu, nnapi, external:LIB")
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form K=V")
+    return key, value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e5:
+        raise argparse.ArgumentTypeError(f"{text} is no time in seconds")
+    return value
+
+
+# --- run ------------------------------------------------------------------------------------------
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from afd_benchmark.measure import Settings
+    from afd_benchmark.plan import EXTERNAL
+    from afd_benchmark.run import run
+    from afd_benchmark.run_request import RunRequest
+
+    options = dict(arguments.delegate_option)
+    if options and not any(b.startswith(EXTERNAL) for b in arguments.backend):
+        raise UsageError("--delegate-option goes with --backend external:LIB")
+    if arguments.resume and arguments.out is None:
+        raise UsageError("--resume needs --out, the folder of the run to go on with")
+    if arguments.tool is not None and not arguments.tool.is_file():
+        raise InputError(f"--tool {arguments.tool} is no file")
+    host, phones = _chosen(arguments.device, arguments.adb_server)
+    request = RunRequest(
+        targets=_targets(arguments.targets),
+        against=_targets([arguments.against]) if arguments.against else (),
+        backends=tuple(dict.fromkeys(arguments.backend)),
+        threads=tuple(dict.fromkeys(arguments.threads)),
+        settings=Settings(
+            repeats=arguments.repeats,
+            runs=arguments.runs,
+            min_secs=arguments.min_secs,
+            full_delegation=arguments.full_delegation,
+            profile=arguments.profile,
+            delegate_options=options,
+            time_limit_secs=arguments.time_limit,
+            cool_down_secs=arguments.cool_down,
+        ),
+        host=host,
+        phones=phones,
+        tool=arguments.tool,
+        out=arguments.out or _dated_folder(),
+        resume=arguments.resume,
+    )
+    listener = _Printer()
+    _conclude(run(request, listener), request.out)
+
+
+def _replay(arguments: argparse.Namespace) -> None:
+    from afd_benchmark.run import replay
+
+    out = arguments.out or _dated_folder()
+    _conclude(replay(arguments.cassette, out, _Printer()), out)
+
+
+def _conclude(outcome: Outcome, out: Path) -> None:
+    """Writes the report, and ends with an error where a figure is missing."""
+    from afd_benchmark.report import render_html
+    from afd_benchmark.results import RESULTS, Verdict
+    from afd_mobile.files import write_whole
+
+    write_whole(out / "report.html", render_html([outcome.results]))
+    print(f"  {out / RESULTS}\n  {out / 'report.html'}")
+    if outcome.lost:
+        raise DeviceError("; ".join(outcome.lost.values()))
+    invalid = [c.file for c in outcome.results.cases if c.verdict is Verdict.INVALID]
+    if invalid:
+        raise MeasurementError(f"{len(invalid)} INVALID: {', '.join(dict.fromkeys(invalid))}")
+
+
+def _chosen(wanted: Sequence[str], servers: Sequence[str]) -> tuple[bool, tuple[Connected, ...]]:
+    """Whether the host is wanted, and the phones."""
+    serials = [name for name in dict.fromkeys(wanted) if name != HOST]
+    if not serials:
+        return True, ()
+    from afd_benchmark.adb import connected, local_server, parse_server
+
+    found = connected([parse_server(text) for text in servers] or [local_server()])
+    if ALL in serials:
+        if not found:
+            raise DeviceError("no phone is connected; plug one in and allow USB debugging")
+        return HOST in wanted, tuple(found)
+    chosen = []
+    for serial in serials:
+        matching = [c for c in found if serial in (c.serial, c.name)]
+        if len(matching) != 1:
+            known = ", ".join(c.name for c in found) or "no phone at all"
+            raise DeviceError(f"--device {serial}: not connected; adb lists {known}")
+        chosen += matching
+    return HOST in wanted, tuple(chosen)
+
+
+def _targets(texts: Sequence[str]) -> tuple[Target, ...]:
+    """Every file once, in the order given."""
+    from afd_benchmark.peers import peer_folder
+    from afd_benchmark.targets import find_targets
+
+    found = [
+        target
+        for text in texts
+        for target in find_targets(
+            peer_folder(text.removeprefix(PEER)) if text.startswith(PEER) else Path(text)
+        )
+    ]
+    return tuple({target.sha256: target for target in found}.values())
+
+
+def _dated_folder() -> Path:
+    return Path("benchmarks") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+
+
+class _Printer:
+    """Tells a person how a run goes on: a line a case, and on a terminal what goes on now."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._terminal = sys.stderr.isatty()
+
+    def planned(self, devices: Sequence[Device], cases: Sequence[PlannedCase]) -> None:
+        for device in devices:
+            print(f"{device.name}: {describe(device)}")
+        width = max((len(case.target.file) for case in cases), default=0)
+        for case in cases:
+            against = f"in turn with {case.against.file}" if case.against else ""
+            what = f"skipped: {case.skipped}" if case.skipped else against
+            print(
+                f"  {case.target.file:<{width}}  {case.device} {case.backend} "
+                f"x{case.threads}  {what}".rstrip()
+            )
+        sys.stdout.flush()
+
+    def progress(self, device: str, text: str) -> None:
+        if self._terminal:
+            with self._lock:
+                print(f"\r\x1b[K{device}: {text}", end="", file=sys.stderr, flush=True)
+
+    def notice(self, device: str, text: str) -> None:
+        self._line(f"note: {device}: {text}", sys.stderr)
+
+    def finished(self, case: Case) -> None:
+        self._line(case_line(case), sys.stdout)
+
+    def _line(self, text: str, stream: TextIO) -> None:
+        with self._lock:
+            if self._terminal:
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print(text, file=stream, flush=True)
+
+
+def describe(device: Device) -> str:
+    """A device on one line."""
+    clocks = [core.max_mhz for core in device.cores if core.max_mhz]
+    parts = [
+        device.model,
+        device.soc,
+        device.system,
+        device.abi,
+        f"{len(device.cores)} cores" + (f" up to {max(clocks) / 1000:.2f} GHz" if clocks else ""),
+        device.gpu,
+        f"{device.memory_bytes / 2**30:.0f} GiB" if device.memory_bytes else None,
+    ]
+    lacks = f"; cannot say: {', '.join(device.lacks)}" if device.lacks else ""
+    return ", ".join(p for p in parts if p) + lacks
+
+
+def case_line(case: Case) -> str:
+    """A finished case on one line."""
+    words = [f"{case.verdict.value:<8}", f"{case.file}", f"{case.backend} x{case.threads}"]
+    if case.device != HOST:
+        words.insert(1, case.device)
+    if case.median_ms is not None and case.ci95_ms is not None:
+        low, high = case.ci95_ms
+        words.append(f"{case.median_ms:.2f} ms [{low:.2f}, {high:.2f}]")
+    if case.ratio is not None:
+        low, high = case.ratio.ci95
+        words.append(f"{case.ratio.ratio:.3f} x {case.ratio.against} [{low:.3f}, {high:.3f}]")
+    return "  ".join(words + case.reasons)
+
+
+# --- the others -----------------------------------------------------------------------------------
+
+
+def _devices(arguments: argparse.Namespace) -> None:
+    from afd_benchmark.adb import AdbPhone, connected, local_server, parse_server
+    from afd_benchmark.phone_facts import read_condition, read_device
+
+    servers = [parse_server(text) for text in arguments.adb_server] or [local_server()]
+    found = connected(servers)
+    if not found:
+        print("no phone is connected; plug one in and allow USB debugging")
+    for device in found:
+        if device.state != "device":
+            print(f"{device.name}: {device.state}")
+            continue
+        phone = AdbPhone(device, threading.Event())
+        print(f"{device.name}: {describe(read_device(phone))}")
+        condition = read_condition(phone)
+        print(f"  now: {_condition(condition)}")
+
+
+def _condition(condition: Condition) -> str:
+    hottest = max(condition.temperatures_c.items(), key=lambda item: item[1], default=None)
+    parts = [
+        "" if condition.battery_percent is None else f"battery {condition.battery_percent} %",
+        "charging" if condition.charging else "",
+        f"{hottest[0]} at {hottest[1]:.1f} degrees" if hottest else "",
+        f"thermal status {condition.thermal_status}"
+        if condition.thermal_status is not None
+        else "",
+        {True: "screen on", False: "screen off", None: ""}[condition.screen_on],
+    ]
+    return ", ".join(part for part in parts if part) or "unknown"
+
+
+def _cost(arguments: argparse.Namespace) -> None:
+    from afd_benchmark.cost_table import cost_json, cost_table
+    from afd_benchmark.file_cost import cost_of_file
+
+    costs = {t.file: cost_of_file(t.local_path) for t in _targets(arguments.targets)}
+    if arguments.json:
+        print(cost_json(costs))
+    else:
+        print(cost_table(costs, operations=arguments.operations))
+
+
+def _parse(arguments: argparse.Namespace) -> None:
+    from afd_benchmark.native_lines import LogError
+    from afd_benchmark.native_log import parse_logs
+
+    runs = []
+    failed = []
+    for path in arguments.logs:
+        for found in parse_logs(_read_log(path)):
+            if isinstance(found, LogError):
+                failed.append(f"{path}: {found}")
+            else:
+                runs.append(dataclasses.asdict(found))
+    if arguments.json:
+        print(json.dumps(runs, indent=2))
+    else:
+        for run in runs:
+            known = {k: v for k, v in run.items() if v is not None and v != ()}
+            print("\n".join(f"{key:<18}{value}" for key, value in known.items()), end="\n\n")
+    if failed:
+        raise InputError("; ".join(failed))
+
+
+def _read_log(path: Path) -> str:
+    try:
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    return content.decode("utf-8", errors="replace")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from afd_benchmark.report import render_html
+    from afd_benchmark.report_accuracy import read_accuracy
+    from afd_benchmark.report_csv import render_csv
+    from afd_benchmark.report_markdown import render_markdown
+    from afd_benchmark.results import read_results
+    from afd_mobile.files import write_whole
+
+    results = [read_results(path) for path in arguments.results]
+    accuracy = [read_accuracy(path) for path in arguments.accuracy]
+    renderings = {
+        ".html": lambda: render_html(results, accuracy),
+        ".md": lambda: render_markdown(results, accuracy).encode(),
+        ".csv": lambda: render_csv(results).encode(),
+        ".json": lambda: msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n",
+    }
+    out = arguments.out
+    if out.suffix not in renderings:
+        raise UsageError(f"--out {out}: its ending is none of {' '.join(renderings)}")
+    write_whole(out, renderings[out.suffix]())
+    print(f"  {out}")
+
+
+if __name__ == "__main__":
+    main()

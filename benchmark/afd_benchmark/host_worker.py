@@ -1,0 +1,135 @@
+"""One repeat on this host, in a process of its own: a request on stdin, an answer on stdout.
+
+    python -m afd_benchmark.host_worker < request.json
+
+What the runtime writes to stderr is kept as the raw log.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from ai_edge_litert.interpreter import load_delegate
+
+from afd_mobile.litert import LiteRtModel
+
+# A float32 product of this size keeps a core at its peak: 2.1 GFLOP, 12 MB.
+REFERENCE_SIZE = 1024
+REFERENCE_PRODUCTS = 3
+
+
+class HostRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Attributes:
+    images: a .npy, (N, 1, S, S, 3), real values; the first is what is timed.
+    outputs: where to save the outputs of all images; None: time instead.
+    cores: to pin the process to; empty: wherever the system puts it.
+    delegate: an external delegate's library.
+    """
+
+    model: str
+    images: str
+    outputs: str | None
+    threads: int
+    cores: list[int]
+    delegate: str | None
+    delegate_options: dict[str, str]
+    warmup_runs: int
+    warmup_min_secs: float
+    runs: int
+    min_secs: float
+    max_secs: float
+
+
+class HostAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Times in ms; `reference_gflops` before and after, of one thread."""
+
+    init_ms: float
+    delegated: int
+    nodes: int
+    partitions: int
+    first_ms: float = 0.0
+    warmup_ms: float | None = None
+    samples_ms: list[float] = []
+    peak_memory_bytes: int = 0
+    reference_gflops: tuple[float, float] | None = None
+
+
+def main() -> None:
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=HostRequest)
+    if request.cores:
+        os.sched_setaffinity(0, request.cores)
+    images = np.load(request.images)
+    before = None if request.outputs else reference_gflops()
+    memory = _peak_memory_bytes()
+
+    started = time.perf_counter_ns()
+    delegate = (
+        load_delegate(request.delegate, request.delegate_options) if request.delegate else None
+    )
+    model = LiteRtModel(Path(request.model), threads=request.threads, delegate=delegate)
+    init_ms = (time.perf_counter_ns() - started) / 1e6
+    replaced = model.replaced()
+    answer = HostAnswer(init_ms, replaced.delegated, replaced.total, replaced.kernels)
+
+    if request.outputs:
+        np.save(request.outputs, np.stack([model.run(image) for image in images]))
+    else:
+        model.feed(images[0])
+        gc.disable()
+        first_ms = _timed(model)
+        warmup = _series(model, request.warmup_runs, request.warmup_min_secs, request.max_secs)
+        samples = _series(model, request.runs, request.min_secs, request.max_secs)
+        answer = msgspec.structs.replace(
+            answer,
+            first_ms=first_ms,
+            warmup_ms=float(np.mean(warmup)) if warmup else None,
+            samples_ms=samples,
+            peak_memory_bytes=_peak_memory_bytes() - memory,
+            reference_gflops=(before, reference_gflops()),
+        )
+    sys.stdout.buffer.write(msgspec.json.encode(answer))
+
+
+def reference_gflops() -> float:
+    """The best of a few large float32 matrix products, by numpy's own library."""
+    generator = np.random.default_rng(0)
+    left, right = generator.random((2, REFERENCE_SIZE, REFERENCE_SIZE), np.float32)
+    _ = left @ right
+    seconds = []
+    for _ in range(REFERENCE_PRODUCTS):
+        started = time.perf_counter_ns()
+        _ = left @ right
+        seconds.append((time.perf_counter_ns() - started) / 1e9)
+    return 2 * REFERENCE_SIZE**3 / min(seconds) / 1e9
+
+
+def _timed(model: LiteRtModel) -> float:
+    started = time.perf_counter_ns()
+    model.invoke()
+    return (time.perf_counter_ns() - started) / 1e6
+
+
+def _series(model: LiteRtModel, runs: int, min_secs: float, max_secs: float) -> list[float]:
+    """At least so many runs and so many seconds; no run begins after `max_secs`."""
+    samples: list[float] = []
+    started = time.perf_counter()
+    while len(samples) < runs or time.perf_counter() - started < min_secs:
+        if samples and time.perf_counter() - started > max_secs:
+            break
+        samples.append(_timed(model))
+    return samples
+
+
+def _peak_memory_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

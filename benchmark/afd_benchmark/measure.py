@@ -1,0 +1,280 @@
+"""How a case is measured on whatever device: outputs first, then repeats, in turn with another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from afd_benchmark import latency_stats
+from afd_benchmark.plan import PlannedCase
+from afd_benchmark.results import (
+    Case,
+    Device,
+    GoldenCheck,
+    ProfiledOperation,
+    Ratio,
+    Repeat,
+    Verdict,
+)
+from afd_benchmark.targets import Pixels, Target
+from afd_benchmark.verdict import judge
+from afd_mobile.errors import MeasurementError, ParityError
+from afd_mobile.parity import compare
+
+_replace = msgspec.structs.replace
+MIN_ROUNDS = 3
+NARROW = 0.02  # a ratio's interval that is good enough to stop
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How often and how long. Seconds are those of one repeat.
+
+    Attributes:
+        time_limit_secs: of one process or start, all in all.
+        cool_down_secs: how long to wait for a phone to be as cool as at the start.
+        full_delegation: what a delegate leaves to the CPU makes a case INVALID.
+    """
+
+    repeats: int = 10
+    runs: int = 50
+    min_secs: float = 0.5
+    max_secs: float = 60.0
+    warmup_runs: int = 5
+    warmup_min_secs: float = 0.25
+    time_limit_secs: float = 240.0
+    cool_down_secs: float = 300.0
+    full_delegation: bool = False
+    profile: bool = False
+    delegate_options: dict[str, str] = {}
+
+
+class Runner(Protocol):
+    """One device, ready to run cases."""
+
+    @property
+    def device(self) -> Device: ...
+
+    @property
+    def tool(self) -> str: ...
+
+    def outputs(self, case: PlannedCase, target: Target, log: str) -> list[Pixels]:
+        """The golden pictures' outputs, in real values."""
+
+    def repeat(self, case: PlannedCase, target: Target, log: str) -> Repeat:
+        """One process or start; its raw log is written to `log` (relative to the results)."""
+
+    def profile(self, case: PlannedCase, target: Target, log: str) -> list[ProfiledOperation]:
+        """Mean time of every operation."""
+
+
+@dataclass
+class _Party:
+    """One of the two that take turns."""
+
+    target: Target
+    golden: GoldenCheck | None = None
+    repeats: list[Repeat] = field(default_factory=list)
+    failure: str | None = None
+
+
+def measure(
+    runner: Runner,
+    case: PlannedCase,
+    settings: Settings,
+    progress: Callable[[str], None],
+) -> list[Case]:
+    """The case, and the one that it took turns with.
+
+    Raises:
+        DeviceError: the device is gone; nothing is kept of the case.
+    """
+    main = _Party(case.target)
+    parties = [main] + ([_Party(case.against)] if case.against else [])
+    for party in parties:
+        with _kept(party):
+            _check(runner, case, party)
+    stopped_early = False
+    for number in range(settings.repeats):
+        # A B, B A, ...: what drifts in time hits both alike.
+        turn = parties if number % 2 == 0 else parties[::-1]
+        for party in turn:
+            if party.failure is None:
+                with _kept(party):
+                    log = _log(case, party.target, f"{number + 1:02}")
+                    party.repeats.append(runner.repeat(case, party.target, log))
+        if main.failure:
+            break
+        progress(f"{number + 1}/{settings.repeats} {main.repeats[-1].median_ms:.2f} ms")
+        if case.against and _is_narrow(parties):
+            stopped_early = number + 1 < settings.repeats
+            break
+    profile: list[ProfiledOperation] = []
+    if settings.profile and not main.failure:
+        with _kept(main):
+            profile = runner.profile(case, main.target, _log(case, main.target, "profile"))
+    found = _case(runner, case, main, settings)
+    found = _replace(found, profile=profile)
+    if len(parties) == 1:
+        return [found]
+    other = _case(runner, case, parties[1], settings)
+    other = _replace(other, in_turn_with=main.target.sha256)
+    if found.median_ms and other.median_ms:
+        found = _replace(found, ratio=_ratio(parties, other, stopped_early))
+    elif found.median_ms:
+        found = _replace(found, reasons=[*found.reasons, f"no ratio: {other.file} is INVALID"])
+    return [found, other]
+
+
+@contextmanager
+def _kept(party: _Party) -> Iterator[None]:
+    """A failure ends the party, not the run: it becomes the reason of its verdict."""
+    try:
+        yield
+    except MeasurementError as error:
+        party.failure = " ".join(str(error).split())
+
+
+def _log(case: PlannedCase, target: Target, what: str) -> str:
+    """A raw log's name, relative to the results."""
+    device = re.sub(r"[^\w.-]", "_", case.device)
+    backend = re.sub(r"[^\w.-]", "_", case.backend)
+    return f"logs/{Path(target.file).stem}-{device}-{backend}-{case.threads}-{what}.log"
+
+
+def _check(runner: Runner, case: PlannedCase, party: _Party) -> None:
+    """Golden pictures on the device and backend that will be timed."""
+    target = party.target
+    if target.limits is None or not target.golden:
+        return
+    expected = np.stack([picture.expected for picture in target.golden])
+    actual = np.stack(runner.outputs(case, target, _log(case, target, "golden")))
+    count = len(expected)
+    names = [picture.name for picture in target.golden]
+    try:
+        parity = compare(
+            expected.reshape(count, -1), actual.reshape(count, -1), names, classify=target.classify
+        )
+    except ParityError as error:
+        raise MeasurementError(f"wrong outputs: {error}") from error
+    party.golden = GoldenCheck(
+        pictures=count,
+        max_abs_error=parity.max_abs_error,
+        range=parity.range,
+        snr_db=parity.snr_db,
+        top1_agreement=parity.top1_agreement,
+        violations=parity.violations(target.limits),
+    )
+    if party.golden.violations:
+        raise MeasurementError(
+            f"wrong outputs: {'; '.join(party.golden.violations)} (golden pictures, largest error "
+            f"{parity.max_abs_error:.3g} at {names[parity.worst_picture]})"
+        )
+
+
+def _is_narrow(parties: Sequence[_Party]) -> bool:
+    main, other = parties
+    if other.failure or len(main.repeats) < MIN_ROUNDS:
+        return False
+    ratio, (low, high) = latency_stats.ratio_with_interval(_medians(main), _medians(other))
+    return (high - low) / ratio < NARROW
+
+
+def _ratio(parties: Sequence[_Party], other: Case, stopped_early: bool) -> Ratio:
+    ratio, interval = latency_stats.ratio_with_interval(*map(_medians, parties))
+    assert other.median_ms is not None
+    return Ratio(
+        against=other.file,
+        against_sha256=other.sha256,
+        against_median_ms=other.median_ms,
+        ratio=ratio,
+        ci95=interval,
+        rounds=len(parties[0].repeats),
+        stopped_early=stopped_early,
+    )
+
+
+def skipped(case: PlannedCase) -> Case:
+    """A case that the device cannot do."""
+    assert case.skipped is not None
+    return _described(case, case.target, None, Verdict.SKIPPED, [case.skipped])
+
+
+def _case(runner: Runner, case: PlannedCase, party: _Party, settings: Settings) -> Case:
+    if party.failure is not None:
+        found = _described(case, party.target, runner.tool, Verdict.INVALID, [party.failure])
+        return _replace(found, golden=party.golden)
+    verdict, reasons = judge(
+        party.repeats,
+        golden=party.golden,
+        precision=party.target.precision,
+        full_delegation=settings.full_delegation,
+    )
+    found = _described(case, party.target, runner.tool, verdict, reasons)
+    found = _replace(
+        found,
+        golden=party.golden,
+        repeats=party.repeats,
+        delegation=party.repeats[0].delegation,
+    )
+    if verdict is Verdict.INVALID:
+        return found
+    medians = _medians(party)
+    samples = [r.samples_ms for r in party.repeats if r.samples_ms]
+    flat = [s for some in samples for s in some]
+    median = float(np.median(medians))
+    return _replace(
+        found,
+        median_ms=median,
+        ci95_ms=latency_stats.interval_of_median(medians),
+        p90_ms=latency_stats.percentile(flat, 0.90),
+        p99_ms=latency_stats.percentile(flat, 0.99),
+        spread=latency_stats.spread(medians),
+        init_ms=float(np.median([r.init_ms for r in party.repeats])),
+        first_ms=float(np.median([r.first_ms for r in party.repeats])),
+        warmup_ms=_median_of([r.warmup_ms for r in party.repeats]),
+        samples_ms=samples,
+        share_of_peak=_share_of_peak(party, median),
+    )
+
+
+def _described(
+    case: PlannedCase, target: Target, tool: str | None, verdict: Verdict, reasons: list[str]
+) -> Case:
+    return Case(
+        target=target.name,
+        file=target.file,
+        sha256=target.sha256,
+        bytes=target.bytes,
+        precision=target.precision,
+        device=case.device,
+        backend=case.backend,
+        threads=case.threads,
+        tool=tool,
+        verdict=verdict,
+        reasons=reasons,
+        multiply_adds=target.multiply_adds,
+    )
+
+
+def _share_of_peak(party: _Party, median_ms: float) -> float | None:
+    """Of one core; with several threads it may exceed 1."""
+    peaks = [r.after.reference_gflops for r in party.repeats if r.after.reference_gflops]
+    if not peaks or not party.target.multiply_adds:
+        return None
+    return 2 * party.target.multiply_adds / (median_ms * 1e6) / float(np.median(peaks))
+
+
+def _medians(party: _Party) -> list[float]:
+    return [repeat.median_ms for repeat in party.repeats]
+
+
+def _median_of(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.median(known)) if known else None

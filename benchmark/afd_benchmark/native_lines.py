@@ -1,0 +1,153 @@
+"""The lines of a `benchmark_model` log as they come: from the tool itself, or through logcat."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from afd_mobile.errors import InputError
+
+_SHOWN = 160  # characters of a line in a message
+
+
+@dataclass(frozen=True)
+class Line:
+    """One message.
+
+    Attributes:
+        source: "stdout" or "stderr"; empty where the two are mixed.
+        number: from 1; 0 for a log without any line.
+        raw: as it was given.
+        text: without time, process, tag, level and colours.
+        level: V, D, I, W, E or F; None where the line does not say.
+        process: the process id in logcat; empty elsewhere.
+        logcat: it came through logcat, which gives every line of a message its level.
+        ended: a line break follows, so that nothing of it is cut off.
+    """
+
+    source: str
+    number: int
+    raw: str
+    text: str
+    level: str | None
+    process: str
+    logcat: bool
+    ended: bool
+
+
+class LogError(InputError):
+    """A log or profile that holds no figures to be trusted.
+
+    Attributes:
+        line, number: the offending line as it was given, and its number from 1.
+    """
+
+    def __init__(self, problem: str, line: Line) -> None:
+        place = f"{line.source} line {line.number}" if line.source else f"line {line.number}"
+        shown = line.raw if len(line.raw) <= _SHOWN else f"{line.raw[:_SHOWN]}..."
+        super().__init__(f"{place}: {problem}: {shown!r}")
+        self.line = line.raw
+        self.number = line.number
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_DATE, _TIME = r"(?:\d{4}-)?\d\d-\d\d", r"\d\d:\d\d:\d\d\.\d{3,9}(?: [+-]\d{4})?"
+_LEVEL, _TAG = "(?P<level>[VDIWEFA])", r"(?P<tag>[^:(]*?)\s*"
+_TEXT = "(?P<text>.*)"
+_LOGCAT = [
+    re.compile(form)
+    for form in (
+        # threadtime, perhaps with the user
+        rf"{_DATE} {_TIME}\s+(?:\w+\s+)?(?P<pid>\d+)\s+\d+ {_LEVEL} {_TAG}: ?{_TEXT}",
+        # brief and time
+        rf"(?:{_DATE} {_TIME} )?{_LEVEL}/{_TAG}\(\s*(?P<pid>\d+)\): ?{_TEXT}",
+        # Android Studio's old columns
+        rf"{_DATE} {_TIME} (?P<pid>\d+)-\d+/\S+ {_LEVEL}/{_TAG}: ?{_TEXT}",
+        # Android Studio's new ones
+        rf"{_DATE} {_TIME}\s+(?P<pid>\d+)-\d+\s+(?P<tag>\S+)\s+\S+\s+{_LEVEL}\s\s?{_TEXT}",
+        # tag
+        rf"{_LEVEL}/{_TAG}: ?{_TEXT}(?P<pid>)",
+    )
+]
+_LONG = re.compile(rf"\[ {_DATE} {_TIME}\s+(?P<pid>\d+):\s*\d+ {_LEVEL}/(?P<tag>.*?)\s*\]")
+_TAGS = {"tflite", "litert", "tflite_benchmarkmodelactivity"}
+_PREFIX = re.compile(r"(?P<level>VERBOSE|DEBUG|INFO|WARN|WARNING|ERROR|FATAL): ?")
+_LOCATION = re.compile(r"\[[\w./-]+:\d+\] ?")  # as LiteRT prints
+
+
+def read_lines(text: str, source: str = "") -> list[Line]:
+    """What the tool said, logcat's other tags left out except a process's crash."""
+    lines = []
+    process, level, ours, logcat = "", None, True, False
+    broken = text.removeprefix("\ufeff").replace("\r", "").split("\n")
+    for number, raw in enumerate(broken, start=1):
+        ended = number < len(broken)
+        plain = _COLOUR.sub("", raw).rstrip()
+        if not plain or plain.startswith("--------- "):
+            continue
+        header = _LONG.fullmatch(plain)
+        match = header or next(filter(None, (form.fullmatch(plain) for form in _LOGCAT)), None)
+        if match:
+            logcat = True
+            process, level, tag = match["pid"], match["level"], match["tag"]
+            ours = tag.lower() in _TAGS or level == "F" or (tag, level) == ("AndroidRuntime", "E")
+            level = "F" if tag == "AndroidRuntime" else level
+        if ours and not header:
+            message = match["text"] if match else plain
+            said, message = _without_prefix(message.strip())
+            lines.append(Line(source, number, raw, message, said or level, process, logcat, ended))
+    return lines
+
+
+def _without_prefix(message: str) -> tuple[str | None, str]:
+    level = None
+    prefix = _PREFIX.match(message)
+    if prefix:
+        level, message = prefix["level"][0], message[prefix.end() :]
+    return level, _LOCATION.sub("", message, count=1) if message.startswith("[") else message
+
+
+# In the order of a run. A step of the head that comes once more begins the next run.
+_STEPS = [
+    re.compile(start)
+    for start in (
+        r"STARTING!|Running TensorFlow Lite benchmark with args",
+        r"Unconsumed cmdline flags",
+        r"Log parameter values verbosely",
+        r"(?:Min num|Num) runs: ",
+        r"Graph: \[",
+        r"Loaded model |Loading model from: ",
+        r"Initialized session in",
+        r"count=",
+        r"Inference timings in us|Average inference timings in us|Inference \(avg\):",
+    )
+]
+_HEAD = 5  # how many of them come before anything is loaded
+
+
+def split_runs(lines: Iterable[Line]) -> list[list[Line]]:
+    """Every run's lines, in the order of their beginnings; what is no run is left out."""
+    processes: dict[str, list[Line]] = {}
+    for line in lines:
+        processes.setdefault(line.process, []).append(line)
+    runs = [run for mixed in processes.values() for run in _runs_of_one_process(mixed)]
+    return sorted(runs, key=lambda run: run[0].number)
+
+
+def _runs_of_one_process(lines: Sequence[Line]) -> Iterator[list[Line]]:
+    run: list[Line] = []
+    first = reached = -1
+    for line in lines:
+        step = next((n for n, s in enumerate(_STEPS) if s.match(line.text)), -1)
+        # Logs whose heads were left out go on with the next run's first line that is there; where
+        # there are heads, such a line is of another run that got mixed in.
+        headless = _HEAD <= first == step and reached == len(_STEPS) - 1
+        if 0 <= step <= reached and (step < _HEAD or headless):
+            yield run
+            run, first, reached = [], -1, -1
+        run.append(line)
+        first = step if first < 0 else first
+        reached = max(reached, step)
+    if reached >= 0:
+        yield run

@@ -1,0 +1,61 @@
+"""The report as Markdown, for a README or an issue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from afd_benchmark.report_accuracy import AccuracyReport, match
+from afd_benchmark.report_cases import Row, headline, shown_cases, table_row
+from afd_benchmark.results import Results, Verdict
+
+_COLUMNS = (
+    "file", "precision", "device", "setup", "verdict", "median", "95 % interval", "p90", "p99",
+    "ratio", "against", "first", "init",
+)  # fmt: skip
+
+
+def render_markdown(results: Sequence[Results], accuracy: Sequence[AccuracyReport] = ()) -> str:
+    """The sentence, the main table, reasons of all that is not VALID, accuracy against latency."""
+    cases = shown_cases(results)
+    rows = [table_row(shown) for shown in cases if shown.case.verdict is not Verdict.SKIPPED]
+    reasons = [
+        f"- {_escaped(s.label)}: {s.case.verdict.value}: {_escaped('; '.join(s.case.reasons))}"
+        for s in cases
+        if s.case.verdict is not Verdict.VALID
+    ]
+    blocks = [_escaped(headline(cases)), _table(_COLUMNS, map(_cells, rows)), "\n".join(reasons)]
+    blocks += [
+        _table(
+            ("file", f"median, {entry.where}", f"top-1, mean of {entry.suite.averaged}"),
+            ([m.shown.label, table_row(m.shown).median, f"{100 * m.mean:.1f} %"] for m in group),
+        )
+        for entry in match(cases, accuracy)
+        for group in [entry.matched]
+    ]
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def _cells(row: Row) -> list[str]:
+    shown, case = row.shown, row.shown.case
+    return [
+        case.file, case.precision or "", shown.where, shown.setup, case.verdict.value, row.median,
+        row.interval, row.p90, row.p99, f"{row.ratio} {row.ratio_interval}".strip(), row.against,
+        row.first, row.init,
+    ]  # fmt: skip
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Nothing without rows."""
+    lines = [_line(cells) for cells in rows]
+    return "\n".join([_line(header), "|---" * len(header) + "|", *lines]) if lines else ""
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def _escaped(text: str) -> str:
+    """What Markdown shows as it is, on one line: no markup, link, emphasis or formula."""
+    special = r"[\\`*|<>&$]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
+    return re.sub(special, lambda found: f"\\{found[0]}", " ".join(text.split()))

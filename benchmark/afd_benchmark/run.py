@@ -1,0 +1,319 @@
+"""A whole run: plan, measure on every device, and keep `results.json` current as cases finish."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from afd_benchmark.adb import AdbPhone, LocalFile, Phone
+from afd_benchmark.cassette import Player, Recorder
+from afd_benchmark.host_runner import HOST, HostRunner
+from afd_benchmark.latency_stats import SEED
+from afd_benchmark.measure import Settings, measure, skipped
+from afd_benchmark.phone_runner import PhoneRunner
+from afd_benchmark.phone_session import owner_name
+from afd_benchmark.plan import EXTERNAL, PlannedCase, plan
+from afd_benchmark.results import (
+    RESULTS,
+    RESULTS_SCHEMA_VERSION,
+    Case,
+    Device,
+    Results,
+    read_results,
+    write_results,
+)
+from afd_benchmark.run_request import RecordedRun, RunRequest, recorded, restored
+from afd_mobile.artifacts import sha256, versions_of
+from afd_mobile.errors import DeviceError, OutputError, UsageError
+
+Runners = HostRunner | PhoneRunner
+
+
+class Listener(Protocol):
+    """Who is told how a run goes on; called from several threads."""
+
+    def planned(self, devices: Sequence[Device], cases: Sequence[PlannedCase]) -> None: ...
+    def progress(self, device: str, text: str) -> None: ...
+    def notice(self, device: str, text: str) -> None: ...
+    def finished(self, case: Case) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Attributes: `lost` holds the devices that could not be measured to the end, and why."""
+
+    results: Results
+    lost: dict[str, str]
+
+
+def run(request: RunRequest, listener: Listener) -> Outcome:
+    """Measures everything that was not measured yet.
+
+    Raises:
+        UsageError, InputError, OutputError: before anything is measured.
+        KeyboardInterrupt: after the phones were put back; finished cases are kept.
+    """
+    if request.phones and request.tool is None:
+        raise UsageError(
+            "phones need --tool PATH, TFLite's benchmark_model for Android; "
+            "see https://ai.google.dev/edge/litert/models/measurement"
+        )
+    book = _Book(request, listener)
+    stop = threading.Event()
+    runners: list[Runners] = []
+    if request.host:
+        runners.append(HostRunner(request.settings, request.out))
+        if request.settings.profile:
+            listener.notice(HOST, "LiteRT's Python runtime has no profiler; afd-bench cost instead")
+    with _phone_runners(request, listener, stop, book.lost) as phones:
+        runners += phones
+        cases = plan(request.targets, runners, request.backends, request.threads, request.against)
+        devices = [runner.device for runner in runners]
+        book.open(devices, cases)
+        for runner in runners:
+            if isinstance(runner, HostRunner):
+                _measure_all(runner, cases, request.settings, book, listener)
+        with ThreadPoolExecutor(max(1, len(phones))) as pool:
+            tasks = [
+                pool.submit(_measure_phone, phone, owner_name(), cases, request, book, listener)
+                for phone in phones
+            ]
+            _wait(tasks, stop)
+    return Outcome(book.close(), book.lost)
+
+
+def replay(cassette: Path, out: Path, listener: Listener) -> Outcome:
+    """Runs the whole runner against a cassette, without phone and without models.
+
+    Raises:
+        InputError: it is no cassette, or of a run that this version would not do so.
+    """
+    player = Player(cassette)
+    record = player.run(RecordedRun)
+    request = restored(record, player, out)
+    book = _Book(request, listener)
+    tool = LocalFile(record.tool_sha256)
+    libraries = {path: LocalFile(digest) for path, digest in record.libraries.items()}
+    phone = PhoneRunner(
+        player, tool, libraries, request.settings, out,
+        notice=lambda text: listener.notice(player.serial, text),
+        progress=lambda text: listener.progress(player.serial, text),
+    )  # fmt: skip
+    cases = plan(request.targets, [phone], request.backends, request.threads, request.against)
+    book.open([phone.device], cases)
+    _measure_phone(phone, record.owner, cases, request, book, listener)
+    return Outcome(book.close(), book.lost)
+
+
+@contextmanager
+def _phone_runners(
+    request: RunRequest, listener: Listener, stop: threading.Event, lost: dict[str, str]
+) -> Iterator[list[PhoneRunner]]:
+    """Every phone that answers, with its cassette; the others are in `lost`."""
+    runners: list[PhoneRunner] = []
+    recorders: list[Recorder] = []
+    libraries = {
+        path: LocalFile(sha256(Path(path)), Path(path))
+        for backend in request.backends
+        if backend.startswith(EXTERNAL) and Path(path := backend.removeprefix(EXTERNAL)).is_file()
+    }
+    try:
+        for device in request.phones:
+            assert request.tool is not None
+            tool = LocalFile(sha256(request.tool), request.tool)
+
+            def notice(text: str, name: str = device.name) -> None:
+                listener.notice(name, text)
+
+            def progress(text: str, name: str = device.name) -> None:
+                listener.progress(name, text)
+
+            try:
+                if device.state != "device":
+                    raise DeviceError(f"{device.name} is {device.state}; {_REMEDIES[device.state]}")
+                phone: Phone = AdbPhone(device, stop)
+                recorder = Recorder(phone, _free_folder(request.out, device.name))
+                recorders.append(recorder)
+                recorder.begin(recorded(request, tool, libraries, recorder))
+                runners.append(
+                    PhoneRunner(
+                        recorder, tool, libraries, request.settings, request.out, notice, progress
+                    )
+                )
+            except DeviceError as error:
+                lost[device.name] = str(error)
+                listener.notice(device.name, str(error))
+        yield runners
+    finally:
+        for recorder in recorders:
+            recorder.close()
+
+
+class _Remedies(dict[str, str]):
+    def __missing__(self, state: str) -> str:
+        return "reconnect it"
+
+
+_REMEDIES = _Remedies(
+    unauthorized="unlock it and allow USB debugging for this computer",
+    offline="unplug it and plug it in again, or restart adb",
+)
+_REMEDIES["no permissions"] = "add a udev rule for it"
+
+
+def _free_folder(out: Path, name: str) -> Path:
+    """`cassettes/NAME`, or with a number where an earlier run of the same folder has one."""
+    base = "".join(c if c.isalnum() or c in "-._" else "_" for c in name)
+    number = 1
+    while (folder := out / "cassettes" / (base if number == 1 else f"{base}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _measure_phone(
+    phone: PhoneRunner,
+    owner: str,
+    cases: Sequence[PlannedCase],
+    request: RunRequest,
+    book: _Book,
+    listener: Listener,
+) -> None:
+    """One failing phone does not stop the others."""
+    try:
+        with phone.session(owner):
+            _measure_all(phone, cases, request.settings, book, listener)
+    except DeviceError as error:
+        book.lost[phone.name] = str(error)
+        listener.notice(phone.name, str(error))
+
+
+def _measure_all(
+    runner: Runners,
+    cases: Sequence[PlannedCase],
+    settings: Settings,
+    book: _Book,
+    listener: Listener,
+) -> None:
+    for case in cases:
+        if case.device == runner.name and case.skipped is None and not book.has(case):
+            label = f"{case.target.file} {case.backend} x{case.threads}"
+
+            def progress(text: str, label: str = label) -> None:
+                listener.progress(runner.name, f"{label}: {text}")
+
+            book.add(measure(runner, case, settings, progress))
+
+
+def _wait(tasks: list[Future[None]], stop: threading.Event) -> None:
+    """Ctrl-C reaches the main thread only: it tells the others, and waits until they tidied up."""
+    try:
+        wait(tasks)
+    except KeyboardInterrupt:
+        stop.set()
+        wait(tasks)
+        raise
+    for task in tasks:
+        task.result()
+
+
+class _Book:
+    """`results.json`, written anew after every case."""
+
+    def __init__(self, request: RunRequest, listener: Listener) -> None:
+        self._path = request.out / RESULTS
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._done: dict[tuple[object, ...], Case] = {}
+        self.lost: dict[str, str] = {}
+        settings = _settings(request)
+        if request.resume:
+            before = read_results(self._path)
+            if before.settings != settings:
+                changed = sorted(k for k in settings if before.settings.get(k) != settings[k]) or [
+                    "their names"
+                ]
+                raise UsageError(
+                    f"{self._path} was measured with other settings ({', '.join(changed)}); "
+                    "resume with the same, or give another --out"
+                )
+            self._done = {case.key: case for case in before.cases if case.tool is not None}
+        elif self._path.exists():
+            raise OutputError(f"{self._path} exists; give --resume, or another --out")
+        try:
+            request.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {request.out}: {error.strerror}") from error
+        self._results = Results(
+            schema_version=RESULTS_SCHEMA_VERSION,
+            started_at=_now(),
+            finished_at=None,
+            settings=settings,
+            seed=SEED,
+            versions=versions_of("afd-mobile", "ai-edge-litert", "numpy", "adbutils"),
+            devices=[],
+            cases=[],
+        )
+
+    def open(self, devices: list[Device], cases: list[PlannedCase]) -> None:
+        self._order = [_key(case) for case in cases]
+        self._listener.planned(devices, cases)
+        self._results = msgspec.structs.replace(self._results, devices=devices)
+        for case in cases:
+            if case.skipped is not None:
+                self._done[_key(case)] = skipped(case)
+        self._write()
+
+    def has(self, case: PlannedCase) -> bool:
+        return _key(case) in self._done
+
+    def add(self, cases: list[Case]) -> None:
+        with self._lock:
+            for case in cases:
+                self._done[case.key] = case
+            self._write()
+        for case in cases:
+            self._listener.finished(case)
+
+    def close(self) -> Results:
+        self._results = msgspec.structs.replace(self._results, finished_at=_now())
+        self._write()
+        return self._results
+
+    def _write(self) -> None:
+        """In the plan's order; what was measured in turn with a case follows it."""
+        cases = []
+        for key in self._order:
+            if key in self._done:
+                cases.append(self._done[key])
+                cases += [
+                    other
+                    for other in self._done.values()
+                    if (other.in_turn_with, other.device, other.backend, other.threads) == key[:4]
+                ]
+        self._results = msgspec.structs.replace(self._results, cases=cases)
+        write_results(self._path, self._results)
+
+
+def _key(case: PlannedCase) -> tuple[object, ...]:
+    """As `Case.key`."""
+    return case.target.sha256, case.device, case.backend, case.threads, None
+
+
+def _settings(request: RunRequest) -> dict[str, str]:
+    settings = {
+        name: str(value) for name, value in msgspec.structs.asdict(request.settings).items()
+    }
+    against = ", ".join(f"{t.file} ({t.sha256[:12]})" for t in request.against)
+    return settings | {"against": against}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,113 @@
+"""What a case's evidence allows to say of its time."""
+
+from __future__ import annotations
+
+from afd_benchmark.latency_stats import spread
+from afd_benchmark.plan import CPU, GPU
+from afd_benchmark.results import Condition, GoldenCheck, Repeat, Verdict
+from afd_mobile.artifacts import Precision
+
+MAX_SPREAD = 0.10
+MAX_WARMING_C = 5.0
+# As Jetpack Benchmark's throttle check: a clock or a reference that fell to less than 1 / 1.10.
+MAX_SLOWDOWN = 1.10
+MIN_BATTERY_PERCENT = 20
+
+
+def judge(
+    repeats: list[Repeat],
+    *,
+    golden: GoldenCheck | None,
+    precision: str | None,
+    full_delegation: bool,
+) -> tuple[Verdict, list[str]]:
+    """The verdict and its reasons, worst first.
+
+    Args:
+        repeats: all of one case, in order; at least one.
+        golden: None where nothing says what the outputs should be.
+    """
+    invalid = _wrong_backend(repeats, full_delegation)
+    if invalid:
+        return Verdict.INVALID, invalid
+    suspect = [
+        *([] if golden else ["outputs not checked: no golden pictures come with the file"]),
+        *_partial(repeats),
+        *_dequantized(repeats, precision),
+        *_heat([c for r in repeats for c in (r.before, r.after)]),
+        *_power([c for r in repeats for c in (r.before, r.after)]),
+        *_reference(repeats),
+    ]
+    wide = spread([r.median_ms for r in repeats])
+    if wide > MAX_SPREAD:
+        suspect.append(f"the repeats' medians spread over {wide:.0%}, limit {MAX_SPREAD:.0%}")
+    return (Verdict.SUSPECT, suspect) if suspect else (Verdict.VALID, [])
+
+
+def _wrong_backend(repeats: list[Repeat], full_delegation: bool) -> list[str]:
+    for repeat in repeats:
+        d = repeat.delegation
+        if d.actual != d.asked:
+            return [f"ran on {d.actual} although {d.asked} was asked for ({repeat.log})"]
+        if full_delegation and d.asked != CPU and d.delegated != d.nodes:
+            return [f"only {d.delegated} of {d.nodes} operations are on {d.asked} ({repeat.log})"]
+    return []
+
+
+def _partial(repeats: list[Repeat]) -> list[str]:
+    """An accelerator's time with part of the graph on the CPU is a time of both."""
+    d = repeats[0].delegation
+    if d.asked == CPU or d.delegated == d.nodes:
+        return []
+    return [f"{d.delegated} of {d.nodes} operations on {d.asked}, the rest on the CPU"]
+
+
+def _dequantized(repeats: list[Repeat], precision: str | None) -> list[str]:
+    if precision != Precision.INT8 or repeats[0].delegation.actual != GPU:
+        return []
+    return ["GPU delegates compute int8 files in floating point: this is no int8 time"]
+
+
+def _heat(conditions: list[Condition]) -> list[str]:
+    start = conditions[0]
+    reasons = []
+    worst = max((c.thermal_status for c in conditions if c.thermal_status is not None), default=0)
+    if worst > (start.thermal_status or 0):
+        reasons.append(f"thermal status rose from {start.thermal_status} to {worst}")
+    rises = {
+        name: max(c.temperatures_c.get(name, at) for c in conditions) - at
+        for name, at in start.temperatures_c.items()
+    }
+    if rises and max(rises.values()) > MAX_WARMING_C:
+        name = max(rises, key=lambda n: rises[n])
+        reasons.append(f"{name} warmed by {rises[name]:.1f} degrees, limit {MAX_WARMING_C:g}")
+    for core, clock in enumerate(start.clock_limits_mhz):
+        lowest = min(c.clock_limits_mhz[core] for c in conditions if c.clock_limits_mhz)
+        if lowest * MAX_SLOWDOWN < clock:
+            reasons.append(f"core {core} was slowed from {clock:.0f} to {lowest:.0f} MHz")
+            break
+    return reasons
+
+
+def _power(conditions: list[Condition]) -> list[str]:
+    reasons = []
+    battery = min(
+        (c.battery_percent for c in conditions if c.battery_percent is not None), default=100
+    )
+    if battery < MIN_BATTERY_PERCENT:
+        reasons.append(f"battery at {battery} %, limit {MIN_BATTERY_PERCENT} %")
+    if any(c.screen_on is False for c in conditions):
+        reasons.append("the screen was off")
+    return reasons
+
+
+def _reference(repeats: list[Repeat]) -> list[str]:
+    """A core that does the same matrix product slower is slowed, or shared."""
+    known = [c.reference_gflops for r in repeats for c in (r.before, r.after) if c.reference_gflops]
+    if not known or max(known) <= MAX_SLOWDOWN * sorted(known)[len(known) // 10]:
+        return []
+    low = sorted(known)[len(known) // 10]
+    return [
+        f"the core's own speed fell from {max(known):.0f} to {low:.0f} GFLOP/s between repeats: "
+        "slowed or shared"
+    ]

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from afd_benchmark.report import render_html
+from afd_benchmark.report_cases import headline, shown_cases
+from afd_benchmark.report_csv import render_csv
+from afd_benchmark.report_markdown import render_markdown
+from afd_benchmark.report_numbers import decimals, milliseconds, size
+from afd_benchmark.results import Case, Ratio, Results, Verdict, read_results, write_results
+from tests.afd_benchmark import sample_results as sample
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Refuses tags that do not pair; collects what the tests ask about."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.texts: list[str] = []
+        self.feed(content.decode())
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), (tag, names)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return render_html(sample.everything(), sample.accuracies())
+
+
+@pytest.fixture(scope="module")
+def page(content: bytes) -> Page:
+    return Page(content)
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def test_the_page_is_whole_and_refers_to_nothing_outside(content: bytes, page: Page) -> None:
+    assert content.startswith(b"<!doctype html>")
+    assert page.tags.count("svg") == 9 + 2 + 2 + 2  # latencies, ratios, accuracy, devices
+    assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.tags)
+    assert b"://" not in content and b"@import" not in content
+    targets = [v for k, v in page.attributes if k in ("href", "src", "xlink:href", "action")]
+    targets += re.findall(r"url\(([^)]*)\)", content.decode())
+    assert targets and all(target.startswith("#") for target in targets)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    policy = dict(page.attributes)["content"]
+    assert "default-src 'none'" in policy
+
+
+def test_ids_are_unique_and_every_reference_has_one(content: bytes, page: Page) -> None:
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids)) > 100
+    assert set(re.findall(r'(?:url\(|href=")#([^")]*)', content.decode())) <= set(ids)
+
+
+def test_charts_can_be_read_without_seeing_them_and_take_the_pages_colours(content: bytes) -> None:
+    for svg in re.findall(r"<svg.*?</svg>", content.decode(), re.S):
+        root = ElementTree.fromstring(svg)
+        assert root.attrib["role"] == "img" and len(root.attrib["aria-label"]) > 20
+        assert root.findtext("title") == root.attrib["aria-label"]
+        assert not re.findall(r"(?:fill|stroke): #", svg)
+        assert "var(--ink)" in svg and "<text" in svg
+        assert float(root.attrib["viewBox"].split()[2]) <= 700
+    defined = set(re.findall(r"(--\w+):", content.decode()))
+    assert set(re.findall(r"var\((--\w+)\)", content.decode())) <= defined
+
+
+def test_the_same_results_give_the_same_bytes_also_after_reading_them_back(
+    content: bytes, tmp_path: Path
+) -> None:
+    for n, result in enumerate(sample.everything()):
+        write_results(tmp_path / f"{n}.json", result)
+    again = [read_results(tmp_path / f"{n}.json") for n in range(3)]
+    assert render_html(again, sample.accuracies()) == content
+
+
+def test_the_figures_of_the_table_are_the_data(page: Page) -> None:
+    case = sample.host_run().cases[0]
+    assert case.median_ms and case.ci95_ms and case.ratio
+    places = decimals(case.median_ms, case.ci95_ms)
+    low, high = (f"{v:.{places}f}" for v in case.ci95_ms)
+    assert f"{case.median_ms:.{places}f} ms [{low}, {high}]" in page.text
+    assert f"{case.p90_ms:.{places}f} ms {case.p99_ms:.{places}f} ms" in page.text
+    assert "1.214 [1.204, 1.224] to mobilenet_v2-plain_float32.tflite" in page.text
+    for item in (case.sha256, case.repeats[3].log, case.repeats[3].log_sha256):
+        assert item in page.text
+    assert "66 of 66 operations in 1 partition" in page.text
+    assert "4, largest error 1.2e-05 at a range of 21.4, SNR 118.0 dB" in page.text
+
+
+def test_an_invalid_case_shows_its_reasons_and_no_time() -> None:
+    run = sample.phone_run()
+    only = msgspec.structs.replace(run, cases=[run.cases[2]])
+    assert only.cases[0].verdict is Verdict.INVALID and only.cases[0].median_ms
+    text = Page(render_html([only])).text
+    for reason in only.cases[0].reasons:
+        assert reason in text
+    assert "no time" in text and only.cases[0].repeats[0].log in text
+    assert not re.findall(r"\d ms", text) and "1.77" not in text
+    assert text.count("25.55") == text.count("logs/25.55") == 1
+    markdown = render_markdown([only])
+    assert " ms" not in markdown and "SNR 4.1 dB" in markdown
+    (row,) = csv.DictReader(io.StringIO(render_csv([only])))
+    assert not [v for k, v in row.items() if v and (k.endswith("_ms") or k.startswith("ratio"))]
+    assert row["verdict"] == "INVALID" and row["delegation_actual"] == "gpu"
+
+
+def test_skipped_cases_are_listed_with_their_reason(page: Page) -> None:
+    after = page.text.partition(" Skipped ")[2]
+    assert after.startswith("– SKIPPED afd-mobilenet_v2-mobile_int8.tflite, NNAPI")
+    assert "NNAPI is deprecated from Android 15" in after
+
+
+def test_a_profile_shows_the_costliest_operations_and_the_rest(page: Page) -> None:
+    profile = sample.host_run().cases[0].profile
+    table = page.text.partition(" Operation profile ")[2].partition(" Devices ")[0]
+    assert table.count(";model/block_") == 15 + 3
+    rest = sum(p.mean_ms for p in profile[15:])
+    share = 100 * sum(p.share for p in profile[15:])
+    assert f"25 others {rest:.3f} ms 25 {share:.1f} %" in table
+
+
+def test_devices_show_what_they_report(page: Page) -> None:
+    devices = page.text.partition(" Devices ")[2].partition(" Evidence ")[0]
+    assert "4 × 1.80 GHz, 3 × 2.42 GHz, 1 × 2.84 GHz" in devices
+    assert "minutes since the run started" in devices and "thermal service; battery" in devices
+    assert "thermal status in this run 0 → 0, at most 1" in devices
+    assert "No temperature and no clock was recorded" in devices.partition("run 3")[2]
+
+
+def test_settings_seed_and_versions_are_there(page: Page) -> None:
+    evidence = page.text.partition(" Evidence ")[2]
+    for item in ("Settings and versions of run 3", "ai-edge-litert 2.1.0", "seed of the bootstrap"):
+        assert item in evidence
+
+
+def test_hostile_strings_are_text() -> None:
+    content = render_html([sample.hostile_run()])
+    assert b"<script" not in content
+    text = Page(content).text
+    assert text.count(" ".join(sample.HOSTILE.split())) > 8
+    assert "小米" in text
+
+
+@pytest.mark.parametrize("cases", [[], sample.phone_run().cases[3:]])
+def test_results_without_any_time_are_a_page_too(cases: list[Case]) -> None:
+    run = sample.results([sample.PHONE], cases)
+    page = Page(render_html([run]))
+    assert "svg" not in page.tags
+    assert "<svg" not in render_markdown([run])
+
+
+# --- the sentence ---------------------------------------------------------------------------------
+
+
+def only(run: Results, *indices: int) -> list[Results]:
+    return [msgspec.structs.replace(run, cases=[run.cases[i] for i in indices])]
+
+
+def test_the_sentence_tells_the_first_reliable_ratio_and_the_verdicts() -> None:
+    run = sample.phone_run()
+    assert headline(shown_cases([run])) == (
+        "On Snapdragon 865 (Xiaomi Mi 10), CPU, 1 thread: afd-mobilenet_v2-mobile (float32) takes "
+        "21.42 ms, 1.31 times mobilenet_v2-plain_float32.tflite [1.30, 1.32]; 1 of 4 cases VALID, "
+        "1 SUSPECT, 1 INVALID, 1 SKIPPED."
+    )
+    assert "GPU, 1 thread: afd-mobilenet_v2-mobile (float32) takes 27.9" in headline(
+        shown_cases(only(run, 2, 1))
+    )
+    assert "(SUSPECT: heat: thermal status rose" in headline(shown_cases(only(run, 1)))
+    assert headline(shown_cases(only(run, 2, 3))) == (
+        "No case gave a time: 0 of 2 cases VALID, 1 INVALID, 1 SKIPPED."
+    )
+    assert "no case" in headline([])
+
+
+def test_devices_and_cases_of_several_runs_are_told_apart() -> None:
+    twin = msgspec.structs.replace(sample.PHONE, name="another")
+    runs = [
+        sample.phone_run(),
+        sample.results([twin], [sample.timed_case("a", "int8", 3.0, device="another")]),
+        sample.phone_run(),
+    ]
+    cases = shown_cases(runs)
+    assert cases[0].where == "Snapdragon 865 (Xiaomi Mi 10), 7f3a91c2"
+    assert cases[4].where == "Snapdragon 865 (Xiaomi Mi 10), another"
+    labels = [s.label for s in cases]
+    assert len(set(labels)) == len(labels) == 9
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "expected"),
+    [
+        (8.6, (8.55, 8.65), "8.60 ms"),  # half the width is 0.05
+        (8.6, (6.0, 10.0), "8.6 ms"),  # two digits at least
+        (8.612, (8.6115, 8.6125), "8.612 ms"),  # never finer than a microsecond
+        (132.4, (131.0, 134.0), "132 ms"),
+        (132.4, None, "132 ms"),
+        (8.612, None, "8.61 ms"),
+        (8.612, (8.612, 8.612), "8.61 ms"),
+        (0.0, None, "0.000 ms"),
+    ],
+)
+def test_decimals_fit_the_interval(
+    value: float, interval: tuple[float, float] | None, expected: str
+) -> None:
+    assert milliseconds(value, decimals(value, interval)) == expected
+
+
+def test_sizes_have_units() -> None:
+    assert [size(n) for n in (999, 14_160_000, 7_800_000_000, None)] == [
+        "999 B", "14.2 MB", "7.80 GB", "–",
+    ]  # fmt: skip
+
+
+# --- Markdown and CSV -----------------------------------------------------------------------------
+
+
+def test_markdown_rows_have_the_headers_cells_whatever_the_names() -> None:
+    text = render_markdown([*sample.everything(), sample.hostile_run()], sample.accuracies())
+    assert "<script" not in text.replace("\\<", "")
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 3
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert len(tables[0]) == 2 + 11
+    assert "- afd-mobilenet_v2-mobile_int8.tflite, NNAPI" in text
+
+
+def test_csv_holds_every_case_and_scalar_figure_unrounded() -> None:
+    runs = [*sample.everything(), sample.hostile_run()]
+    rows = list(csv.DictReader(io.StringIO(render_csv(runs))))
+    cases = [(n, result, case) for n, result in enumerate(runs, 1) for case in result.cases]
+    assert len(rows) == len(cases)
+    for row, (number, result, case) in zip(rows, cases, strict=True):
+        assert row["run"] == str(number) and row["started_at"] == result.started_at
+        assert (row["file"], row["device"]) == (case.file, case.device)
+        assert row["verdict"] == case.verdict.value and row["reasons"] == "; ".join(case.reasons)
+        if case.verdict in (Verdict.VALID, Verdict.SUSPECT):
+            assert case.median_ms is not None and case.ci95_ms is not None
+            assert float(row["median_ms"]) == case.median_ms
+            assert (float(row["ci95_low_ms"]), float(row["ci95_high_ms"])) == case.ci95_ms
+            assert row["p99_ms"] == ("" if case.p99_ms is None else str(case.p99_ms))
+            assert _ratio_of(row) == (case.ratio and msgspec.structs.astuple(case.ratio))
+        if case.delegation:
+            assert row["delegation_delegated"] == str(case.delegation.delegated)
+    assert rows[0]["device_model"] == sample.HOST.model and rows[0]["golden_snr_db"] == "118.0"
+    named = {
+        field.name
+        for field in msgspec.structs.fields(Case)
+        if not re.search("list|Golden|Delegation|Ratio|tuple|Device", str(field.type))
+    }
+    assert named <= set(rows[0])
+
+
+def _ratio_of(row: dict[str, str]) -> tuple[object, ...] | None:
+    if not row["ratio_ratio"]:
+        return None
+    interval = float(row["ratio_ci95_low"]), float(row["ratio_ci95_high"])
+    ratio = Ratio(
+        row["ratio_against"], row["ratio_against_sha256"], float(row["ratio_against_median_ms"]),
+        float(row["ratio_ratio"]), interval, int(row["ratio_rounds"]),
+        row["ratio_stopped_early"] == "true",
+    )  # fmt: skip
+    return msgspec.structs.astuple(ratio)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from afd_benchmark.report import render_html
+from afd_benchmark.report_accuracy import AccuracyReport, match, read_accuracy
+from afd_benchmark.report_cases import shown_cases
+from afd_mobile.errors import InputError
+from tests.afd_benchmark import sample_results as sample
+
+CORRECTED = f"{sample.CORRECTED}_float32.tflite"
+
+
+def matched(*reports: AccuracyReport) -> dict[str, tuple[str, bool]]:
+    """file -> (mean top-1 in %, by its hash), on the host."""
+    found = match(shown_cases([sample.host_run()]), reports)
+    return {
+        m.shown.case.file: (f"{100 * m.mean:.1f}", m.by_hash)
+        for entry in found
+        for m in entry.matched
+    }
+
+
+def test_a_model_is_matched_by_its_hash_and_the_reference_by_its_file() -> None:
+    found = matched(sample.accuracy(CORRECTED, 0.05))
+    # 83.4 less 5 (8) for each step, the mean of steps 1 to 5
+    assert found == {
+        CORRECTED: ("68.4", True),
+        f"{sample.PLAIN}_float32.tflite": ("59.4", False),
+    }
+
+
+@pytest.mark.parametrize("digest", [None, "0" * 64])
+def test_a_name_alone_is_no_match_for_a_model(digest: str | None) -> None:
+    report = msgspec.structs.replace(sample.accuracy(CORRECTED, 0.05), model_sha256=digest)
+    assert CORRECTED not in matched(report)
+
+
+def test_a_reference_that_reports_disagree_on_is_left_out() -> None:
+    report = sample.accuracy(CORRECTED, 0.05)
+    first, *rest = report.conditions
+    other = msgspec.structs.replace(first, reference_top1=rest[-1].reference_top1)
+    conflicting = msgspec.structs.replace(report, conditions=[other, *rest])
+    assert list(matched(report, conflicting)) == [CORRECTED]
+
+
+def test_a_hash_goes_before_a_name() -> None:
+    plain = f"{sample.PLAIN}_float32.tflite"
+    found = matched(sample.accuracy(CORRECTED, 0.05), sample.accuracy(plain, 0.08, "something"))
+    assert found[plain] == ("59.4", True)
+
+
+def test_other_conditions_and_cases_without_a_time_are_kept_apart() -> None:
+    report = sample.accuracy(f"{sample.CORRECTED}_float16.tflite", 0.05)
+    fewer = msgspec.structs.replace(report, conditions=report.conditions[:3])
+    entries = match(shown_cases([sample.host_run(), sample.phone_run()]), [report, fewer])
+    # The phone's float16 case is INVALID.
+    assert [(len(e.suite.conditions), e.where) for e in entries] == [
+        (6, sample.HOST.model),
+        (3, sample.HOST.model),
+    ]
+    assert entries[1].suite.averaged == "QF 25, QF 18"
+
+
+def test_nothing_is_drawn_where_nothing_matches() -> None:
+    page = render_html([sample.host_run()], [sample.accuracy("other.tflite", 0.1, "another")])
+    assert b"Accuracy against latency" not in page
+
+
+def test_a_file_of_afd_eval_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    report = sample.accuracy(CORRECTED, 0.05)
+    content = msgspec.to_builtins(report) | {"unreadable": [], "recovered_share": None}
+    path.write_bytes(msgspec.json.encode(content))
+    assert read_accuracy(path) == report
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b"\xff", b'{"schema_version": 1, "model": "a", "files": []}', None],
+)
+def test_what_is_no_accuracy_is_an_input_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.json cannot be read .* make it with afd-eval"):
+        read_accuracy(path)
+
+
+@pytest.mark.parametrize("changed", [{"schema_version": 2}, {"conditions": []}])
+def test_another_version_is_an_input_error(tmp_path: Path, changed: dict[str, object]) -> None:
+    path = tmp_path / "a.json"
+    content = msgspec.to_builtins(sample.accuracy(CORRECTED, 0.05)) | changed
+    path.write_bytes(msgspec.json.encode(content))
+    with pytest.raises(InputError, match="expected version 1 and at least one"):
+        read_accuracy(path)
