@@ -17,8 +17,9 @@ demo: setup
 	$(BIN)/afd-export --fuse --checkpoint none --backbone mobilenet_v2 --precision float32 --out exports/demo-plain --force
 	$(BIN)/python -m afd_export.demo exports/demo-plain exports/demo-corrected exports/demo.png
 
+# The longest first, so that both cores are busy to the end.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests
 
 # LiteRT with its GPU engine, for the one test that drives it; newer than onnx2tf allows.
 gpu-env: setup

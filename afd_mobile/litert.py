@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,8 +91,19 @@ def contracts(path: Path) -> tuple[TensorContract, TensorContract]:
     return _contracts(path, interpreter)
 
 
+# What reading a damaged flatbuffer with its own schema raises.
+_BROKEN = (LookupError, TypeError, AttributeError, struct.error)
+
+
 @contextmanager
 def _refused(path: Path) -> Iterator[None]:
+    """LiteRT itself may die on a file that was cut off: it is read with its schema first."""
+    try:
+        schema.ModelT.InitFromPackedBuf(path.read_bytes())
+    except (OSError, ValueError, *_BROKEN) as error:
+        raise InputError(
+            f"{path} is no TFLite model, or a broken one ({error}); export or copy it again"
+        ) from error
     try:
         yield
     except (ValueError, RuntimeError) as error:
@@ -109,6 +121,17 @@ def _contracts(path: Path, interpreter: Interpreter) -> tuple[TensorContract, Te
         _contract(names["inputs"][0] if names else given[0]["name"], given[0]),
         _contract(names["outputs"][0] if names else results[0]["name"], results[0]),
     )
+
+
+def replaced_by(path: Path, delegate: Any) -> Replaced:
+    """What one delegate takes of a file by itself, without XNNPACK."""
+    interpreter = Interpreter(
+        model_path=str(path),
+        experimental_delegates=[delegate],
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    return replaced_operations(interpreter)
 
 
 def replaced_operations(interpreter: Interpreter) -> Replaced:

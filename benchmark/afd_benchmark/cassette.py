@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -75,11 +76,9 @@ class Recorder:
         self._phone = phone
         self._folder = folder
         self.serial = phone.serial
-        try:
+        with self._writable():
             (folder / BLOBS).mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = (folder / EXCHANGES).open("wb")
-        except OSError as error:
-            raise OutputError(f"cannot write the cassette {folder}: {error.strerror}") from error
 
     def begin(self, run: msgspec.Struct) -> None:
         """Writes what the run is."""
@@ -94,7 +93,8 @@ class Recorder:
     def keep(self, content: bytes) -> str:
         """Stores a blob; returns its hash."""
         digest = hashlib.sha256(content).hexdigest()
-        (self._folder / BLOBS / digest).write_bytes(content)
+        with self._writable():
+            (self._folder / BLOBS / digest).write_bytes(content)
         return digest
 
     def shell(self, command: Sequence[str] | str, *, timeout_s: float = SHORT_S) -> ShellOutput:
@@ -126,7 +126,11 @@ class Recorder:
         return content
 
     def sleep(self, seconds: float) -> None:
-        self._phone.sleep(seconds)
+        try:
+            self._phone.sleep(seconds)
+        except AfdError as error:
+            self._failed("sleep", f"{seconds:g}", error)
+            raise
         self._done("sleep", f"{seconds:g}")
 
     def close(self) -> None:
@@ -143,8 +147,18 @@ class Recorder:
         self._write(Exchange(self.now_s, kind, request, error=name, message=str(error)))
 
     def _write(self, line: Exchange | Header) -> None:
-        self._file.write(msgspec.json.encode(line) + b"\n")
-        self._file.flush()
+        with self._writable():
+            self._file.write(msgspec.json.encode(line) + b"\n")
+            self._file.flush()
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the cassette {self._folder}: {error.strerror}"
+            ) from error
 
 
 class Player:

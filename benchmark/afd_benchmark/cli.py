@@ -19,8 +19,9 @@ from afd_mobile.errors import DeviceError, InputError, MeasurementError, UsageEr
 
 if TYPE_CHECKING:
     from afd_benchmark.adb import Connected
+    from afd_benchmark.file_cost import FileCost
     from afd_benchmark.plan import PlannedCase
-    from afd_benchmark.results import Case, Condition, Device
+    from afd_benchmark.results import Case, Device
     from afd_benchmark.run import Outcome
     from afd_benchmark.targets import Target
 
@@ -158,7 +159,8 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
         "targets",
         nargs="+",
         metavar="TARGET",
-        help="an export folder, a .tflite file, a folder of several, or peer:NAME",
+        help="an export folder, a .tflite file, a folder of several, or peer:NAME or peer:all, "
+        "the networks of the paper's Table VII",
     )
 
 
@@ -188,9 +190,12 @@ def _option(text: str) -> tuple[str, str]:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < 1e5:
-        raise argparse.ArgumentTypeError(f"{text} is no time in seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
     return value
 
 
@@ -232,8 +237,9 @@ def _run(arguments: argparse.Namespace) -> None:
         out=arguments.out or _dated_folder(),
         resume=arguments.resume,
     )
-    listener = _Printer()
-    _conclude(run(request, listener), request.out)
+    outcome = run(request, _Printer())
+    _write_table7(arguments.targets, outcome, request.out)
+    _conclude(outcome, request.out)
 
 
 def _replay(arguments: argparse.Namespace) -> None:
@@ -280,6 +286,44 @@ def _chosen(wanted: Sequence[str], servers: Sequence[str]) -> tuple[bool, tuple[
     return HOST in wanted, tuple(chosen)
 
 
+def _write_table7(texts: Sequence[str], outcome: Outcome, out: Path) -> None:
+    """Table VII and its figures, of the first device and backend, where peers were measured."""
+    from afd_benchmark import table7
+    from afd_mobile.files import write_whole
+
+    if not any(text.startswith(PEER) for text in texts):
+        return
+    costs, names = _peer_costs(texts)
+    cases = {names[c.sha256]: c for c in reversed(outcome.results.cases) if c.sha256 in names}
+    rows = table7.rows(costs, cases)
+    print(table7.table7(rows))
+    write_whole(out / "table7.md", table7.table7(rows).encode())
+    if any(row.median_ms is not None for row in rows):
+        write_whole(out / "figure9.png", table7.figure9(rows))
+        write_whole(out / "figure10.png", table7.figure10(rows))
+
+
+def _peer_costs(texts: Sequence[str]) -> tuple[dict[str, FileCost], dict[str, str]]:
+    """The peers' costs by name, and their names by the files' hashes."""
+    from afd_benchmark.file_cost import cost_of_file
+
+    costs, names = {}, {}
+    for text in _expanded(texts):
+        if text.startswith(PEER):
+            (target,) = _targets([text])
+            name = text.removeprefix(PEER)
+            costs[name], names[target.sha256] = cost_of_file(target.local_path), name
+    return costs, names
+
+
+def _expanded(texts: Sequence[str]) -> list[str]:
+    """`peer:all` is every peer."""
+    from afd_benchmark.peers import PEERS
+
+    every = [f"{PEER}{name}" for name in PEERS]
+    return [t for text in texts for t in (every if text == f"{PEER}{ALL}" else [text])]
+
+
 def _targets(texts: Sequence[str]) -> tuple[Target, ...]:
     """Every file once, in the order given."""
     from afd_benchmark.peers import peer_folder
@@ -287,7 +331,7 @@ def _targets(texts: Sequence[str]) -> tuple[Target, ...]:
 
     found = [
         target
-        for text in texts
+        for text in _expanded(texts)
         for target in find_targets(
             peer_folder(text.removeprefix(PEER)) if text.startswith(PEER) else Path(text)
         )
@@ -307,6 +351,8 @@ class _Printer:
         self._terminal = sys.stderr.isatty()
 
     def planned(self, devices: Sequence[Device], cases: Sequence[PlannedCase]) -> None:
+        from afd_benchmark.lines import describe
+
         for device in devices:
             print(f"{device.name}: {describe(device)}")
         width = max((len(case.target.file) for case in cases), default=0)
@@ -328,6 +374,8 @@ class _Printer:
         self._line(f"note: {device}: {text}", sys.stderr)
 
     def finished(self, case: Case) -> None:
+        from afd_benchmark.lines import case_line
+
         self._line(case_line(case), sys.stdout)
 
     def _line(self, text: str, stream: TextIO) -> None:
@@ -337,41 +385,12 @@ class _Printer:
             print(text, file=stream, flush=True)
 
 
-def describe(device: Device) -> str:
-    """A device on one line."""
-    clocks = [core.max_mhz for core in device.cores if core.max_mhz]
-    parts = [
-        device.model,
-        device.soc,
-        device.system,
-        device.abi,
-        f"{len(device.cores)} cores" + (f" up to {max(clocks) / 1000:.2f} GHz" if clocks else ""),
-        device.gpu,
-        f"{device.memory_bytes / 2**30:.0f} GiB" if device.memory_bytes else None,
-    ]
-    lacks = f"; cannot say: {', '.join(device.lacks)}" if device.lacks else ""
-    return ", ".join(p for p in parts if p) + lacks
-
-
-def case_line(case: Case) -> str:
-    """A finished case on one line."""
-    words = [f"{case.verdict.value:<8}", f"{case.file}", f"{case.backend} x{case.threads}"]
-    if case.device != HOST:
-        words.insert(1, case.device)
-    if case.median_ms is not None and case.ci95_ms is not None:
-        low, high = case.ci95_ms
-        words.append(f"{case.median_ms:.2f} ms [{low:.2f}, {high:.2f}]")
-    if case.ratio is not None:
-        low, high = case.ratio.ci95
-        words.append(f"{case.ratio.ratio:.3f} x {case.ratio.against} [{low:.3f}, {high:.3f}]")
-    return "  ".join(words + case.reasons)
-
-
 # --- the others -----------------------------------------------------------------------------------
 
 
 def _devices(arguments: argparse.Namespace) -> None:
     from afd_benchmark.adb import AdbPhone, connected, local_server, parse_server
+    from afd_benchmark.lines import describe, describe_condition
     from afd_benchmark.phone_facts import read_condition, read_device
 
     servers = [parse_server(text) for text in arguments.adb_server] or [local_server()]
@@ -385,32 +404,24 @@ def _devices(arguments: argparse.Namespace) -> None:
         phone = AdbPhone(device, threading.Event())
         print(f"{device.name}: {describe(read_device(phone))}")
         condition = read_condition(phone)
-        print(f"  now: {_condition(condition)}")
-
-
-def _condition(condition: Condition) -> str:
-    hottest = max(condition.temperatures_c.items(), key=lambda item: item[1], default=None)
-    parts = [
-        "" if condition.battery_percent is None else f"battery {condition.battery_percent} %",
-        "charging" if condition.charging else "",
-        f"{hottest[0]} at {hottest[1]:.1f} degrees" if hottest else "",
-        f"thermal status {condition.thermal_status}"
-        if condition.thermal_status is not None
-        else "",
-        {True: "screen on", False: "screen off", None: ""}[condition.screen_on],
-    ]
-    return ", ".join(part for part in parts if part) or "unknown"
+        print(f"  now: {describe_condition(condition)}")
 
 
 def _cost(arguments: argparse.Namespace) -> None:
+    from afd_benchmark import table7
     from afd_benchmark.cost_table import cost_json, cost_table
     from afd_benchmark.file_cost import cost_of_file
 
-    costs = {t.file: cost_of_file(t.local_path) for t in _targets(arguments.targets)}
+    targets = _targets(arguments.targets)
+    repeated = len({t.file for t in targets}) < len(targets)
+    costs = {str(t.local_path) if repeated else t.file: cost_of_file(t.local_path) for t in targets}
     if arguments.json:
         print(cost_json(costs))
     else:
         print(cost_table(costs, operations=arguments.operations))
+        if any(text.startswith(PEER) for text in arguments.targets):
+            peers, _ = _peer_costs(arguments.targets)
+            print(f"\n{table7.table7(table7.rows(peers, {}))}")
 
 
 def _parse(arguments: argparse.Namespace) -> None:
@@ -420,7 +431,11 @@ def _parse(arguments: argparse.Namespace) -> None:
     runs = []
     failed = []
     for path in arguments.logs:
-        for found in parse_logs(_read_log(path)):
+        try:
+            in_log = parse_logs(_read_log(path))
+        except LogError as error:
+            in_log = [error]
+        for found in in_log:
             if isinstance(found, LogError):
                 failed.append(f"{path}: {found}")
             else:

@@ -19,6 +19,7 @@ from afd_benchmark.host_worker import HostAnswer, HostRequest
 from afd_benchmark.latency_stats import SEED, outliers
 from afd_benchmark.measure import Settings
 from afd_benchmark.plan import CPU, EXTERNAL, PlannedCase
+from afd_benchmark.raw_logs import keep_log
 from afd_benchmark.results import Condition, Core, Delegation, Device, ProfiledOperation, Repeat
 from afd_benchmark.targets import Pixels, Target
 from afd_mobile.errors import MeasurementError
@@ -97,6 +98,7 @@ class HostRunner:
     ) -> tuple[HostAnswer, bytes]:
         """The worker's answer, and everything it said, which is kept in `log` whatever it was."""
         settings = self._settings
+        library = case.backend.removeprefix(EXTERNAL)
         np.save(folder / "images.npy", images)
         request = HostRequest(
             model=str(target.local_path.resolve()),
@@ -104,7 +106,7 @@ class HostRunner:
             outputs=str(outputs) if outputs else None,
             threads=case.threads,
             cores=self._cores[-case.threads :],
-            delegate=case.backend.removeprefix(EXTERNAL) if case.backend != CPU else None,
+            delegate=str(Path(library).resolve()) if case.backend != CPU else None,
             delegate_options=settings.delegate_options,
             warmup_runs=settings.warmup_runs,
             warmup_min_secs=settings.warmup_min_secs,
@@ -122,19 +124,22 @@ class HostRunner:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
+            self._keep(log, error.stdout, error.stderr)
             raise MeasurementError(
-                f"did not end within {settings.time_limit_secs:.0f} s"
+                f"did not end within {settings.time_limit_secs:g} s ({log})"
             ) from error
-        raw = b"%s\n%s" % (done.stderr, done.stdout)
-        path = self._out / log
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(raw)
+        raw = self._keep(log, done.stdout, done.stderr)
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines()
             raise MeasurementError(
                 f"the process ended with {_exit(done.returncode)}: {said[-1] if said else 'silent'}"
             )
         return msgspec.json.decode(done.stdout, type=HostAnswer), raw
+
+    def _keep(self, log: str, stdout: bytes | None, stderr: bytes | None) -> bytes:
+        raw = b"%s\n%s" % (stderr or b"", stdout or b"")
+        keep_log(self._out / log, raw)
+        return raw
 
 
 def _environment() -> dict[str, str]:
@@ -160,6 +165,7 @@ def _delegation(backend: str, answer: HostAnswer) -> Delegation:
         delegated=answer.delegated,
         nodes=answer.nodes,
         partitions=answer.partitions,
+        whole=answer.delegated == answer.nodes,
     )
 
 

@@ -13,12 +13,13 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from ai_edge_litert.interpreter import load_delegate
 
-from afd_mobile.litert import LiteRtModel
+from afd_mobile.litert import LiteRtModel, replaced_by
 
 # A float32 product of this size keeps a core at its peak: 2.1 GFLOP, 12 MB.
 REFERENCE_SIZE = 1024
@@ -29,7 +30,7 @@ class HostRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Attributes:
     images: a .npy, (N, 1, S, S, 3), real values; the first is what is timed.
     outputs: where to save the outputs of all images; None: time instead.
-    cores: to pin the process to; empty: wherever the system puts it.
+    cores: to pin the process to.
     delegate: an external delegate's library.
     """
 
@@ -63,19 +64,18 @@ class HostAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def main() -> None:
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=HostRequest)
-    if request.cores:
-        os.sched_setaffinity(0, request.cores)
+    os.sched_setaffinity(0, request.cores)
     images = np.load(request.images)
     before = None if request.outputs else reference_gflops()
     memory = _peak_memory_bytes()
 
+    path = Path(request.model)
     started = time.perf_counter_ns()
-    delegate = (
-        load_delegate(request.delegate, request.delegate_options) if request.delegate else None
-    )
-    model = LiteRtModel(Path(request.model), threads=request.threads, delegate=delegate)
+    model = LiteRtModel(path, threads=request.threads, delegate=_delegate(request))
     init_ms = (time.perf_counter_ns() - started) / 1e6
-    replaced = model.replaced()
+    # XNNPACK takes what an external delegate leaves: what that one took shows only without it.
+    asked = _delegate(request)
+    replaced = replaced_by(path, asked) if asked is not None else model.replaced()
     answer = HostAnswer(init_ms, replaced.delegated, replaced.total, replaced.kernels)
 
     if request.outputs:
@@ -95,6 +95,16 @@ def main() -> None:
             reference_gflops=(before, reference_gflops()),
         )
     sys.stdout.buffer.write(msgspec.json.encode(answer))
+
+
+def _delegate(request: HostRequest) -> Any:
+    """The external delegate, loaded anew; None where XNNPACK alone is asked for."""
+    if request.delegate is None:
+        return None
+    try:
+        return load_delegate(request.delegate, request.delegate_options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SystemExit(f"{request.delegate} is no delegate that loads: {error}") from error
 
 
 def reference_gflops() -> float:

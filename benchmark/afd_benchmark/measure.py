@@ -46,8 +46,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs: int = 50
     min_secs: float = 0.5
     max_secs: float = 60.0
-    warmup_runs: int = 5
-    warmup_min_secs: float = 0.25
+    warmup_runs: int = 1
+    warmup_min_secs: float = 0.3
     time_limit_secs: float = 240.0
     cool_down_secs: float = 300.0
     full_delegation: bool = False
@@ -100,6 +100,8 @@ def measure(
     for party in parties:
         with _kept(party):
             _check(runner, case, party)
+        if main.failure:
+            return [_case(runner, case, main, settings)]
     stopped_early = False
     for number in range(settings.repeats):
         # A B, B A, ...: what drifts in time hits both alike.
@@ -116,11 +118,14 @@ def measure(
             stopped_early = number + 1 < settings.repeats
             break
     profile: list[ProfiledOperation] = []
+    no_profile: list[str] = []
     if settings.profile and not main.failure:
-        with _kept(main):
+        try:
             profile = runner.profile(case, main.target, _log(case, main.target, "profile"))
+        except MeasurementError as error:
+            no_profile = [f"no operation profile: {error}"]
     found = _case(runner, case, main, settings)
-    found = _replace(found, profile=profile)
+    found = _replace(found, profile=profile, reasons=[*found.reasons, *no_profile])
     if len(parties) == 1:
         return [found]
     other = _case(runner, case, parties[1], settings)
@@ -145,7 +150,10 @@ def _log(case: PlannedCase, target: Target, what: str) -> str:
     """A raw log's name, relative to the results."""
     device = re.sub(r"[^\w.-]", "_", case.device)
     backend = re.sub(r"[^\w.-]", "_", case.backend)
-    return f"logs/{Path(target.file).stem}-{device}-{backend}-{case.threads}-{what}.log"
+    name = f"{Path(target.file).stem}-{target.sha256[:8]}"
+    if target is case.against:
+        name += f"-in-turn-with-{case.target.sha256[:8]}"
+    return f"logs/{name}-{device}-{backend}-{case.threads}-{what}.log"
 
 
 def _check(runner: Runner, case: PlannedCase, party: _Party) -> None:

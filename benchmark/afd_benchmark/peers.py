@@ -5,17 +5,28 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import numpy as np
+from matplotlib.image import imsave
 
 from afd_mobile.artifacts import MANIFEST
 from afd_mobile.errors import ConversionError, InputError, UsageError
 
-# What to give `afd-export`; random weights throughout: they are measured, not judged.
-_RESTORER = ["--checkpoint", "none", "--scope", "features", "--precision", "float32"]
+CLASSIFIER, AFD = "resnet50", "afd"
+# What to give `afd-export`. Random weights throughout: peers are measured, not judged.
+_RESTORER = (
+    "--checkpoint none --tap restore --scope features --mean 0 0 0 --std 1 1 1 --input-size 224"
+)
 PEERS = {
-    name: [*_RESTORER, "--backbone", f"afd_export.peers:{name}"]
+    CLASSIFIER: "--checkpoint none --backbone resnet50",
+    AFD: "--checkpoint random --preset paper --backbone resnet50 --tap D2",
+} | {
+    name: f"{_RESTORER} --backbone afd_export.peers:{name}"
     for name in ("arcnn", "dncnn", "rdn", "fbcnn", "ddp")
 }
+_COMMON = "--fuse --backbone-weights random --precision float32"
 _EXPORT_LIMIT_S = 3600.0
 
 
@@ -36,14 +47,21 @@ def peer_folder(name: str) -> Path:
             f"peer:{name} has to be exported first, and afd-export is not installed here; "
             "pip install 'afd-mobile[export]'"
         )
-    command = [sys.executable, "-m", "afd_export.cli", "--fuse", *PEERS[name], "--out", str(folder)]
-    try:
-        done = subprocess.run(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            timeout=_EXPORT_LIMIT_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise ConversionError(f"peer:{name} was not exported within an hour") from error
+    with tempfile.TemporaryDirectory() as pictures:
+        # One picture proves that the graph computes the network; the figures do not depend on it.
+        rgb = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+        imsave(Path(pictures) / "noise.png", rgb)
+        command = [
+            sys.executable, "-m", "afd_export.cli", *_COMMON.split(), *PEERS[name].split(),
+            "--images", pictures, "--out", str(folder),
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                timeout=_EXPORT_LIMIT_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise ConversionError(f"peer:{name} was not exported within an hour") from error
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["silent"]
         raise ConversionError(f"peer:{name} cannot be exported: {last[0]}")

@@ -23,9 +23,11 @@ _NEXT = "=== next ===\n"
 _CONDITION = f"; echo '{_NEXT.strip()}'; ".join(
     ["dumpsys battery", "dumpsys power", "dumpsys thermalservice", _CORES, _ZONES]
 )
-_TEMPERATURE = re.compile(r"Temperature\{mValue=([-\d.]+), mType=(-?\d+), mName=([^,]+), ")
+_TEMPERATURE = re.compile(r"Temperature\{mValue=(-?\d+(?:\.\d+)?), mType=(-?\d+), mName=([^,]+), ")
 # Android's Temperature types that tell of the phone's heat: CPU, GPU, battery, skin, NPU.
 _TELLING_TYPES = {"0", "1", "2", "3", "9"}
+# Qualcomm's older kernels list their battery monitor among the thermal zones.
+_NO_HEAT = re.compile(r"(soc|vbat|ibat|bcl)([-_]|$)")
 # A sensor that is absent or broken says such things.
 _PLAUSIBLE_C = (-20.0, 130.0)
 
@@ -60,6 +62,7 @@ def read_device(phone: Phone) -> Device:
             f"Android {properties.get('ro.build.version.release', '?')} "
             f"(API {properties.get('ro.build.version.sdk', '?')})"
         ),
+        build=properties.get("ro.build.fingerprint"),
         abi=properties.get("ro.product.cpu.abi", "?"),
         cores=[Core(index, clock) for index, clock, _, _ in cores],
         gpu=", ".join(gles[1].split(", ")[:2]) if gles else None,
@@ -88,7 +91,7 @@ def read_condition(phone: Phone) -> Condition:
     said = phone.shell(_CONDITION).stdout.replace("\r\n", "\n").split(_NEXT)
     battery, power, thermal, cores_text, zones = [*said, *[""] * 5][:5]
     temperatures = _reported_temperatures(thermal) or _zone_temperatures(zones)
-    battery_temperature = re.search(r"^\s*temperature: (\d+)", battery, re.M)
+    battery_temperature = re.search(r"^\s*temperature: (-?\d+)", battery, re.M)
     if battery_temperature:
         temperatures.setdefault("battery", int(battery_temperature[1]) / 10)
     cores = _cores(cores_text)
@@ -101,12 +104,17 @@ def read_condition(phone: Phone) -> Condition:
         at_s=phone.now_s,
         thermal_status=int(status[1]) if status else None,
         temperatures_c=temperatures,
-        clocks_mhz=[now for _, _, now, _ in cores if now is not None],
-        clock_limits_mhz=[limit for _, _, _, limit in cores if limit is not None],
+        clocks_mhz=_known([now for _, _, now, _ in cores]),
+        clock_limits_mhz=_known([limit for _, _, _, limit in cores]),
         battery_percent=int(level[1]) if level else None,
         charging="true" in powered if powered else None,
         screen_on=_screen_on(awake and awake[1], display and display[1]),
     )
+
+
+def _known(clocks: list[float | None]) -> tuple[float | None, ...]:
+    """Empty where the phone shows none at all."""
+    return tuple(clocks) if any(clock is not None for clock in clocks) else ()
 
 
 def _screen_on(wakefulness: str | None, display: str | None) -> bool | None:
@@ -148,7 +156,7 @@ def _zone_temperatures(text: str) -> dict[str, float]:
     found = {}
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")
-        if name and name != "-" and re.fullmatch(r"-?\d+", value):
+        if name and name != "-" and not _NO_HEAT.match(name) and re.fullmatch(r"-?\d+", value):
             degrees = int(value) / 1000 if abs(int(value)) > 1000 else float(value)
             if _plausible(degrees) and degrees:
                 found[name] = degrees

@@ -17,6 +17,7 @@ from afd_benchmark.native_tool import GoldenRun, benchmark_flags
 from afd_benchmark.phone_facts import api_level, big_cores, read_device
 from afd_benchmark.phone_session import FOLDER, PhoneSession, open_session
 from afd_benchmark.plan import CPU, EXTERNAL, GPU, NNAPI, PlannedCase
+from afd_benchmark.raw_logs import keep_log
 from afd_benchmark.results import Delegation, ProfiledOperation, Repeat
 from afd_benchmark.targets import Pixels, Target
 from afd_mobile.errors import InputError, MeasurementError
@@ -131,7 +132,7 @@ class PhoneRunner:
         remote = str(FOLDER / "profile.csv")
         self._run(case, target, log, profile=remote)
         content = self._phone.pull(remote)
-        (self._out / log).with_suffix(".csv").write_bytes(content)
+        keep_log((self._out / log).with_suffix(".csv"), content)
         try:
             return parse_profile(content.decode(errors="replace"))
         except InputError as error:
@@ -172,9 +173,7 @@ class PhoneRunner:
         command = [*self._pinning(case.threads), tool, *flags]
         output = self._phone.shell(command, timeout_s=settings.time_limit_secs)
         raw = _raw_log(command, output)
-        path = self._out / log
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(raw)
+        keep_log(self._out / log, raw)
         if output.exit_code == _KILLED:
             raise MeasurementError("the tool was killed (SIGKILL): most likely out of memory")
         try:
@@ -208,6 +207,7 @@ def _delegation(asked: str, run: ToolRun) -> Delegation:
         delegated=run.delegated,
         nodes=run.nodes,
         partitions=run.partitions,
+        whole=run.fully_delegated,
     )
 
 

@@ -159,6 +159,7 @@ def device_facts(device: Device, conditions: Sequence[Condition]) -> Facts:
         ("model", device.model),
         ("processor", device.soc or NOTHING),
         ("system", device.system),
+        ("build", device.build or NOTHING),
         ("ABI", device.abi),
         ("cores", _cores(device) or NOTHING),
         ("GPU", device.gpu or NOTHING),
@@ -233,12 +234,13 @@ def timeline_panels(device: Device, conditions: Sequence[Condition]) -> list[Pan
     return [panel for panel in panels if panel.series]
 
 
-def _by_kind(device: Device, clocks_mhz: Sequence[float]) -> dict[str, float]:
+def _by_kind(device: Device, clocks_mhz: Sequence[float | None]) -> dict[str, float]:
     """The mean over the cores of each kind, which share their top clock."""
     tops = {core.index: core.max_mhz or 0 for core in device.cores}
     kinds: dict[float, list[float]] = {}
     for index, mhz in enumerate(clocks_mhz):
-        kinds.setdefault(tops.get(index, 0), []).append(mhz)
+        if mhz is not None:
+            kinds.setdefault(tops.get(index, 0), []).append(mhz)
     return {
         f"cores up to {top:.0f} MHz" if top else "cores": mean(kinds[top]) for top in sorted(kinds)
     }

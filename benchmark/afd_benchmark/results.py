@@ -43,6 +43,7 @@ class Device(_Closed, frozen=True):
         model: "Xiaomi Mi 10", or the processor of a host.
         abi: of the device's processes, such as arm64-v8a or x86_64.
         lacks: what the device cannot report or do, and so what is not in the evidence.
+        build: Android's fingerprint.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Device(_Closed, frozen=True):
     gpu: str | None
     memory_bytes: int | None
     lacks: list[str]
+    build: str | None = None
 
 
 class Condition(_Closed, frozen=True):
@@ -64,15 +66,16 @@ class Condition(_Closed, frozen=True):
         at_s: since the start of the run, on the clock of the machine that drives it.
         thermal_status: Android's, 0 (none) to 6 (shutdown).
         temperatures_c: by sensor name.
-        clocks_mhz, clock_limits_mhz: of every core, in order: now, and the most it may do now.
+        clocks_mhz, clock_limits_mhz: of every core, in order: now, and the most it may do now;
+            None where it is off.
         reference_gflops: a large float32 matrix product on the pinned core (hosts).
     """
 
     at_s: float
     thermal_status: int | None = None
     temperatures_c: dict[str, float] = {}
-    clocks_mhz: list[float] = []
-    clock_limits_mhz: list[float] = []
+    clocks_mhz: tuple[float | None, ...] = ()
+    clock_limits_mhz: tuple[float | None, ...] = ()
     battery_percent: int | None = None
     charging: bool | None = None
     screen_on: bool | None = None
@@ -86,6 +89,7 @@ class Delegation(_Closed, frozen=True):
         asked, actual: a backend: cpu, gpu, nnapi, external:LIB.
         delegate: its own name, such as TfLiteXNNPackDelegate; None where none was applied.
         delegated, nodes, partitions: operations taken, of how many, in how many kernels.
+        whole: the asked backend runs the whole graph; None where that is unknown.
     """
 
     asked: str
@@ -94,6 +98,7 @@ class Delegation(_Closed, frozen=True):
     delegated: int | None
     nodes: int | None
     partitions: int | None
+    whole: bool | None = None
 
 
 class GoldenCheck(_Closed, frozen=True):

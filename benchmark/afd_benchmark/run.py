@@ -7,43 +7,24 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
-
-import msgspec
 
 from afd_benchmark.adb import AdbPhone, LocalFile, Phone
 from afd_benchmark.cassette import Player, Recorder
 from afd_benchmark.host_runner import HOST, HostRunner
-from afd_benchmark.latency_stats import SEED
-from afd_benchmark.measure import Settings, measure, skipped
+from afd_benchmark.measure import Settings, measure
 from afd_benchmark.phone_runner import PhoneRunner
 from afd_benchmark.phone_session import owner_name
 from afd_benchmark.plan import EXTERNAL, PlannedCase, plan
 from afd_benchmark.results import (
-    RESULTS,
-    RESULTS_SCHEMA_VERSION,
-    Case,
-    Device,
     Results,
-    read_results,
-    write_results,
 )
+from afd_benchmark.run_book import Listener, RunBook
 from afd_benchmark.run_request import RecordedRun, RunRequest, recorded, restored
-from afd_mobile.artifacts import sha256, versions_of
-from afd_mobile.errors import DeviceError, OutputError, UsageError
+from afd_mobile.artifacts import sha256
+from afd_mobile.errors import DeviceError, UsageError
 
 Runners = HostRunner | PhoneRunner
-
-
-class Listener(Protocol):
-    """Who is told how a run goes on; called from several threads."""
-
-    def planned(self, devices: Sequence[Device], cases: Sequence[PlannedCase]) -> None: ...
-    def progress(self, device: str, text: str) -> None: ...
-    def notice(self, device: str, text: str) -> None: ...
-    def finished(self, case: Case) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +47,7 @@ def run(request: RunRequest, listener: Listener) -> Outcome:
             "phones need --tool PATH, TFLite's benchmark_model for Android; "
             "see https://ai.google.dev/edge/litert/models/measurement"
         )
-    book = _Book(request, listener)
+    book = RunBook(request, listener)
     stop = threading.Event()
     runners: list[Runners] = []
     if request.host:
@@ -99,7 +80,7 @@ def replay(cassette: Path, out: Path, listener: Listener) -> Outcome:
     player = Player(cassette)
     record = player.run(RecordedRun)
     request = restored(record, player, out)
-    book = _Book(request, listener)
+    book = RunBook(request, listener)
     tool = LocalFile(record.tool_sha256)
     libraries = {path: LocalFile(digest) for path, digest in record.libraries.items()}
     phone = PhoneRunner(
@@ -183,7 +164,7 @@ def _measure_phone(
     owner: str,
     cases: Sequence[PlannedCase],
     request: RunRequest,
-    book: _Book,
+    book: RunBook,
     listener: Listener,
 ) -> None:
     """One failing phone does not stop the others."""
@@ -199,7 +180,7 @@ def _measure_all(
     runner: Runners,
     cases: Sequence[PlannedCase],
     settings: Settings,
-    book: _Book,
+    book: RunBook,
     listener: Listener,
 ) -> None:
     for case in cases:
@@ -222,98 +203,3 @@ def _wait(tasks: list[Future[None]], stop: threading.Event) -> None:
         raise
     for task in tasks:
         task.result()
-
-
-class _Book:
-    """`results.json`, written anew after every case."""
-
-    def __init__(self, request: RunRequest, listener: Listener) -> None:
-        self._path = request.out / RESULTS
-        self._listener = listener
-        self._lock = threading.Lock()
-        self._done: dict[tuple[object, ...], Case] = {}
-        self.lost: dict[str, str] = {}
-        settings = _settings(request)
-        if request.resume:
-            before = read_results(self._path)
-            if before.settings != settings:
-                changed = sorted(k for k in settings if before.settings.get(k) != settings[k]) or [
-                    "their names"
-                ]
-                raise UsageError(
-                    f"{self._path} was measured with other settings ({', '.join(changed)}); "
-                    "resume with the same, or give another --out"
-                )
-            self._done = {case.key: case for case in before.cases if case.tool is not None}
-        elif self._path.exists():
-            raise OutputError(f"{self._path} exists; give --resume, or another --out")
-        try:
-            request.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {request.out}: {error.strerror}") from error
-        self._results = Results(
-            schema_version=RESULTS_SCHEMA_VERSION,
-            started_at=_now(),
-            finished_at=None,
-            settings=settings,
-            seed=SEED,
-            versions=versions_of("afd-mobile", "ai-edge-litert", "numpy", "adbutils"),
-            devices=[],
-            cases=[],
-        )
-
-    def open(self, devices: list[Device], cases: list[PlannedCase]) -> None:
-        self._order = [_key(case) for case in cases]
-        self._listener.planned(devices, cases)
-        self._results = msgspec.structs.replace(self._results, devices=devices)
-        for case in cases:
-            if case.skipped is not None:
-                self._done[_key(case)] = skipped(case)
-        self._write()
-
-    def has(self, case: PlannedCase) -> bool:
-        return _key(case) in self._done
-
-    def add(self, cases: list[Case]) -> None:
-        with self._lock:
-            for case in cases:
-                self._done[case.key] = case
-            self._write()
-        for case in cases:
-            self._listener.finished(case)
-
-    def close(self) -> Results:
-        self._results = msgspec.structs.replace(self._results, finished_at=_now())
-        self._write()
-        return self._results
-
-    def _write(self) -> None:
-        """In the plan's order; what was measured in turn with a case follows it."""
-        cases = []
-        for key in self._order:
-            if key in self._done:
-                cases.append(self._done[key])
-                cases += [
-                    other
-                    for other in self._done.values()
-                    if (other.in_turn_with, other.device, other.backend, other.threads) == key[:4]
-                ]
-        self._results = msgspec.structs.replace(self._results, cases=cases)
-        write_results(self._path, self._results)
-
-
-def _key(case: PlannedCase) -> tuple[object, ...]:
-    """As `Case.key`."""
-    return case.target.sha256, case.device, case.backend, case.threads, None
-
-
-def _settings(request: RunRequest) -> dict[str, str]:
-    settings = {
-        name: str(value) for name, value in msgspec.structs.asdict(request.settings).items()
-    }
-    against = ", ".join(f"{t.file} ({t.sha256[:12]})" for t in request.against)
-    return settings | {"against": against}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -79,11 +80,12 @@ def find_targets(path: Path) -> list[Target]:
         raise InputError(
             f"{path} is no .tflite file and no folder; give one that afd-export made, or a file"
         )
-    found = sorted(path.glob("*.tflite"))
-    if not found:
-        found = sorted(path.glob("*/*.tflite"))
+    found = sorted(path.glob("*.tflite")) or sorted(path.glob("*/*.tflite"))
     if not found:
         raise InputError(f"{path} holds no .tflite file; give a folder that afd-export made")
+    for file in found:
+        if not file.is_file():
+            raise InputError(f"{file} is no file; remove it, or give the files one by one")
     return [_target(file) for file in found]
 
 
@@ -106,19 +108,16 @@ def _target(path: Path) -> Target:
         if entry["sha256"] != digest:
             raise InputError(f"{path} is not the file that was exported; export again")
         precision = entry["precision"]
-        limits = next(
-            stage["limits"]
-            for stage in manifest["parity"]["stages"]
-            if stage["stage"] == f"tflite {precision}"
-        )
+        limits = {stage["stage"]: stage["limits"] for stage in manifest["parity"]["stages"]}
         golden = tuple(
             _picture(folder, record, precision, given, result, _feed(manifest))
             for record in manifest["golden"]
         )
         return Target(
-            name=manifest["name"], file=path.name, path=path, sha256=digest,
+            name=msgspec.convert(manifest["name"], str), file=path.name, path=path, sha256=digest,
             bytes=path.stat().st_size, precision=precision, input=given, output=result,
-            golden=golden, limits=Limits(**limits), classify=manifest["scope"] == Scope.CLASSIFIER,
+            golden=golden, limits=Limits(**msgspec.convert(limits[f"tflite {precision}"], dict[str, float])),
+            classify=Scope(manifest["scope"]) is Scope.CLASSIFIER,
             multiply_adds=_multiply_adds(path),
         )  # fmt: skip
 
@@ -159,7 +158,7 @@ def _well_formed(folder: Path) -> Iterator[None]:
     """Turns what a hand-edited manifest lacks into one line."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, StopIteration, OSError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OSError, AttributeError) as error:
         raise InputError(
             f"{folder / MANIFEST} does not fit its files ({type(error).__name__}: {error}); "
             "export again with afd-export"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from afd_benchmark.latency_stats import spread
 from afd_benchmark.plan import CPU, GPU
-from afd_benchmark.results import Condition, GoldenCheck, Repeat, Verdict
+from afd_benchmark.results import Condition, Delegation, GoldenCheck, Repeat, Verdict
 from afd_mobile.artifacts import Precision
 
 MAX_SPREAD = 0.10
@@ -12,6 +12,7 @@ MAX_WARMING_C = 5.0
 # As Jetpack Benchmark's throttle check: a clock or a reference that fell to less than 1 / 1.10.
 MAX_SLOWDOWN = 1.10
 MIN_BATTERY_PERCENT = 20
+SEVERE = 3  # of Android's thermal statuses: it slows the phone down
 
 
 def judge(
@@ -49,17 +50,29 @@ def _wrong_backend(repeats: list[Repeat], full_delegation: bool) -> list[str]:
         d = repeat.delegation
         if d.actual != d.asked:
             return [f"ran on {d.actual} although {d.asked} was asked for ({repeat.log})"]
-        if full_delegation and d.asked != CPU and d.delegated != d.nodes:
-            return [f"only {d.delegated} of {d.nodes} operations are on {d.asked} ({repeat.log})"]
+        if full_delegation and d.asked != CPU and not _whole(d):
+            return [f"{_share(d)} ({repeat.log})"]
     return []
 
 
 def _partial(repeats: list[Repeat]) -> list[str]:
     """An accelerator's time with part of the graph on the CPU is a time of both."""
-    d = repeats[0].delegation
-    if d.asked == CPU or d.delegated == d.nodes:
-        return []
-    return [f"{d.delegated} of {d.nodes} operations on {d.asked}, the rest on the CPU"]
+    for repeat in repeats:
+        if repeat.delegation.asked != CPU and not _whole(repeat.delegation):
+            return [_share(repeat.delegation)]
+    return []
+
+
+def _whole(d: Delegation) -> bool:
+    if d.whole is not None:
+        return d.whole
+    return d.nodes is not None and d.delegated == d.nodes
+
+
+def _share(d: Delegation) -> str:
+    if d.delegated is None or d.nodes is None:
+        return f"how much of the graph {d.asked} took is unknown"
+    return f"{d.delegated} of {d.nodes} operations on {d.asked}, the rest on the CPU"
 
 
 def _dequantized(repeats: list[Repeat], precision: str | None) -> list[str]:
@@ -71,9 +84,14 @@ def _dequantized(repeats: list[Repeat], precision: str | None) -> list[str]:
 def _heat(conditions: list[Condition]) -> list[str]:
     start = conditions[0]
     reasons = []
-    worst = max((c.thermal_status for c in conditions if c.thermal_status is not None), default=0)
-    if worst > (start.thermal_status or 0):
-        reasons.append(f"thermal status rose from {start.thermal_status} to {worst}")
+    known = [c.thermal_status for c in conditions if c.thermal_status is not None]
+    worst = max(known, default=0)
+    if known and worst > known[0]:
+        reasons.append(f"thermal status rose from {known[0]} to {worst}")
+    elif start.thermal_status is None and worst > 0:
+        reasons.append(f"thermal status rose to {worst}")
+    elif worst >= SEVERE:
+        reasons.append(f"thermal status {worst} throughout: Android slows the phone down")
     rises = {
         name: max(c.temperatures_c.get(name, at) for c in conditions) - at
         for name, at in start.temperatures_c.items()
@@ -81,12 +99,18 @@ def _heat(conditions: list[Condition]) -> list[str]:
     if rises and max(rises.values()) > MAX_WARMING_C:
         name = max(rises, key=lambda n: rises[n])
         reasons.append(f"{name} warmed by {rises[name]:.1f} degrees, limit {MAX_WARMING_C:g}")
-    for core, clock in enumerate(start.clock_limits_mhz):
-        lowest = min(c.clock_limits_mhz[core] for c in conditions if c.clock_limits_mhz)
-        if lowest * MAX_SLOWDOWN < clock:
-            reasons.append(f"core {core} was slowed from {clock:.0f} to {lowest:.0f} MHz")
-            break
-    return reasons
+    return [*reasons, *_slowed_core(conditions)]
+
+
+def _slowed_core(conditions: list[Condition]) -> list[str]:
+    """Of readings with as many cores as the first; one that is off is not slowed."""
+    readings = [c.clock_limits_mhz for c in conditions]
+    readings = [limits for limits in readings if len(limits) == len(readings[0])]
+    for core, limits in enumerate(zip(*readings, strict=True)):
+        known = [limit for limit in limits if limit is not None]
+        if known and min(known) * MAX_SLOWDOWN < known[0]:
+            return [f"core {core} was slowed from {known[0]:.0f} to {min(known):.0f} MHz"]
+    return []
 
 
 def _power(conditions: list[Condition]) -> list[str]:

@@ -37,14 +37,14 @@ def sha(text: str) -> str:
 def condition(minute: float, *, heat: float = 30.0, phone: bool = False) -> Condition:
     if not phone:
         return Condition(
-            at_s=60 * minute, clocks_mhz=[2600.0] * 4, reference_gflops=71.5 + heat / 9
+            at_s=60 * minute, clocks_mhz=(2600.0,) * 4, reference_gflops=71.5 + heat / 9
         )
     return Condition(
         at_s=60 * minute,
         thermal_status=int(heat > 38),
         temperatures_c={"AP": heat, "SKIN": heat - 4, "BAT": 28.3},
-        clock_limits_mhz=[1804.8] * 4 + [2419.2] * 3 + [2841.6 if heat <= 38 else 2553.6],
-        clocks_mhz=[1804.8] * 4 + [2419.2 - 20 * (heat - 30)] * 3 + [2841.6 - 40 * (heat - 30)],
+        clock_limits_mhz=(*[1804.8] * 4, *[2419.2] * 3, 2841.6 if heat <= 38 else 2553.6),
+        clocks_mhz=(*[1804.8] * 4, *[2419.2 - 20 * (heat - 30)] * 3, 2841.6 - 40 * (heat - 30)),
         battery_percent=round(90 - minute),
         charging=False,
         screen_on=True,

@@ -99,14 +99,21 @@ def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported(tiny_dir: Path, made_once: Callable[..., Path]) -> Exported:
     """One real export of the tiny classifier in all four precisions."""
-    out = tmp_path_factory.mktemp("exports") / "first"
-    precisions = [p.value for p in Precision]
-    asked = ("--explain-int8", "--precision", *precisions, "--out", out)
-    done = afd_export("--fuse", *RANDOM, *asked, cwd=tiny_dir)
-    assert done.returncode == 0, done.stderr
-    return Exported(out, done.stdout, done.stderr)
+
+    def make(folder: Path) -> None:
+        (folder / "exports").mkdir()
+        precisions = [p.value for p in Precision]
+        asked = ("--explain-int8", "--precision", *precisions, "--out", folder / "exports/first")
+        done = afd_export("--fuse", *RANDOM, *asked, cwd=tiny_dir)
+        assert done.returncode == 0, done.stderr
+        (folder / "stdout").write_text(done.stdout)
+        (folder / "stderr").write_text(done.stderr)
+
+    folder = made_once("exported", make)
+    out, err = (folder / "stdout").read_text(), (folder / "stderr").read_text()
+    return Exported(folder / "exports" / "first", out, err)
 
 
 @pytest.fixture

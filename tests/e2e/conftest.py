@@ -9,14 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import skimage.data
+from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 IMAGENET_DEV = SHARED / "images" / "imagenet_dev"
 
 
-def export(out: Path, *arguments: str) -> Path:
+def export(out: Path, *arguments: object) -> Path:
     """`afd-export --fuse ARGUMENTS --out OUT`, which must succeed."""
-    command = [sys.executable, "-m", "afd_export.cli", "--fuse", *arguments, "--out", str(out)]
+    command = [sys.executable, "-m", "afd_export.cli", "--fuse", *map(str, arguments)]
+    command += ["--out", str(out)]
     environment = {k: v for k, v in os.environ.items() if k != "AFD_WEIGHTS_DIR"}
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=280, check=False
@@ -40,6 +43,17 @@ def photographs() -> Path:
 
 
 @pytest.fixture(scope="session")
-def corrected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def few_pictures(made_once: Callable[..., Path]) -> Path:
+    """Two of scikit-image's photographs, for what does not depend on how many there are."""
+
+    def save(folder: Path) -> None:
+        for name in ("astronaut", "coffee"):
+            Image.fromarray(getattr(skimage.data, name)()).save(folder / f"{name}.png")
+
+    return made_once("few_pictures", save)
+
+
+@pytest.fixture(scope="session")
+def corrected(made_once: Callable[..., Path]) -> Path:
     """The shipped checkpoint in all default precisions."""
-    return export(tmp_path_factory.mktemp("e2e") / "corrected")
+    return made_once("corrected", lambda folder: export(folder / "out")) / "out"

@@ -20,9 +20,12 @@ BACKBONES = {
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_export_keeps_its_limits(
-    backbone: str, export_fused: Callable[..., Path], tmp_path: Path
+    backbone: str, few_pictures: Path, export_fused: Callable[..., Path], tmp_path: Path
 ) -> None:
-    arguments = ("--checkpoint", "random", "--backbone", backbone, *BACKBONES[backbone])
+    arguments = (
+        *("--checkpoint", "random", "--backbone", backbone, *BACKBONES[backbone]),
+        *("--images", few_pictures),
+    )
     manifest = read_manifest(export_fused(tmp_path / "out", *arguments, "--precision", "float32"))
     assert [s["stage"] for s in manifest["parity"]["stages"]] == [
         "fused",

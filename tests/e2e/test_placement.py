@@ -17,13 +17,16 @@ SHIPPED = ("afd-mobilenet_v2-mobile", "afd-mobilenet_v2-paper", "afd-squeezenet1
 
 @pytest.fixture(scope="session")
 def shipped(
-    corrected: Path, export_fused: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    corrected: Path,
+    few_pictures: Path,
+    export_fused: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """The float32 file of every shipped checkpoint."""
     out = tmp_path_factory.mktemp("shipped")
     folders = {SHIPPED[0]: corrected}
     for name in SHIPPED[1:]:
-        arguments = ("--checkpoint", name, "--precision", "float32")
+        arguments = ("--checkpoint", name, "--precision", "float32", "--images", few_pictures)
         folders[name] = export_fused(out / name, *arguments)
     return {name: folder / f"{name}_float32.tflite" for name, folder in folders.items()}
 

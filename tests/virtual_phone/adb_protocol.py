@@ -106,6 +106,8 @@ class Stream:
         """
         async with self._writing:
             for start in range(0, len(data), self._connection.max_payload):
+                if self.closed.is_set():  # nobody will acknowledge
+                    raise ConnectionResetError("stream closed by the host")
                 self._writable.clear()
                 part = data[start : start + self._connection.max_payload]
                 self.send(Command.WRTE, part)

@@ -1,0 +1,59 @@
+"""Devices, their condition and finished cases, each on one line for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from afd_benchmark.results import Case, Condition, Device
+
+
+def describe(device: Device) -> str:
+    """A device on one line."""
+    parts = [
+        device.model,
+        device.soc,
+        device.system,
+        device.abi,
+        _cores(device),
+        device.gpu,
+        f"{device.memory_bytes / 2**30:.0f} GiB" if device.memory_bytes else None,
+    ]
+    lacks = f"; does not say: {', '.join(device.lacks)}" if device.lacks else ""
+    return ", ".join(p for p in parts if p) + lacks
+
+
+def _cores(device: Device) -> str:
+    """Such as "1 x 2.84 + 3 x 2.42 + 4 x 1.80 GHz"."""
+    clocks = Counter(core.max_mhz for core in device.cores if core.max_mhz)
+    if not clocks:
+        return f"{len(device.cores)} cores"
+    clusters = sorted(clocks.items(), reverse=True)
+    return " + ".join(f"{count} x {mhz / 1000:.2f}" for mhz, count in clusters) + " GHz"
+
+
+def case_line(case: Case) -> str:
+    """A finished case on one line."""
+    words = [f"{case.verdict.value:<8}", f"{case.file}", f"{case.backend} x{case.threads}"]
+    words.insert(1, case.device)
+    if case.median_ms is not None and case.ci95_ms is not None:
+        low, high = case.ci95_ms
+        words.append(f"{case.median_ms:.2f} ms [{low:.2f}, {high:.2f}]")
+    if case.ratio is not None:
+        low, high = case.ratio.ci95
+        words.append(f"{case.ratio.ratio:.3f} x {case.ratio.against} [{low:.3f}, {high:.3f}]")
+    return "  ".join(words + case.reasons)
+
+
+def describe_condition(condition: Condition) -> str:
+    """What the phone is like now."""
+    hottest = max(condition.temperatures_c.items(), key=lambda item: item[1], default=None)
+    parts = [
+        "" if condition.battery_percent is None else f"battery {condition.battery_percent} %",
+        "charging" if condition.charging else "",
+        f"{hottest[0]} at {hottest[1]:.1f} degrees" if hottest else "",
+        f"thermal status {condition.thermal_status}"
+        if condition.thermal_status is not None
+        else "",
+        {True: "screen on", False: "screen off", None: ""}[condition.screen_on],
+    ]
+    return ", ".join(part for part in parts if part) or "unknown"

@@ -1,0 +1,123 @@
+"""`results.json` there and back, and what is no such file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from afd_benchmark.results import RESULTS, Results, read_results, write_results
+from afd_mobile.errors import InputError, OutputError
+from tests.afd_benchmark import sample_results as sample
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / RESULTS
+    write_results(path, sample.phone_run())
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as refused:
+        read_results(path)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("results", sample.everything())
+def test_everything_comes_back_as_it_was_written(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "any name.json"
+    write_results(path, results)
+    assert read_results(path) == results
+
+
+def test_every_key_is_there_also_where_nothing_is_known(path: Path) -> None:
+    content = json.loads(path.read_text())
+    assert content["schema_version"] == 1
+    names = {"file", "device", "backend", "threads", "verdict", "reasons", "median_ms", "ci95_ms",
+             "samples_ms"}  # fmt: skip
+    keys = [set(case) for case in content["cases"]]
+    assert all(k == keys[0] and k >= names for k in keys)
+    assert any(case["median_ms"] is None for case in content["cases"])
+    assert {case["verdict"] for case in content["cases"]} <= {
+        "VALID", "SUSPECT", "INVALID", "SKIPPED",
+    }  # fmt: skip
+
+
+def test_a_folder_stands_for_its_file(path: Path) -> None:
+    assert read_results(path.parent) == read_results(path)
+
+
+def test_the_key_tells_cases_apart() -> None:
+    case = sample.timed_case("a", "float32", 5.0)
+    others = [
+        replace(case, sha256="0" * 64),
+        replace(case, device="phone"),
+        replace(case, backend="gpu"),
+        replace(case, threads=2),
+        replace(case, in_turn_with="1" * 64),
+    ]
+    assert len({case.key, *(other.key for other in others)}) == 6
+    assert replace(case, reasons=["x"], median_ms=1.0, file="b").key == case.key
+
+
+WRONG: dict[str, tuple[Edit, str]] = {
+    "another version": (lambda r: r.update(schema_version=2), "schema version 2, expected 1"),
+    "a version in words": (lambda r: r.update(schema_version="1"), "schema_version"),
+    "no version": (lambda r: r.pop("schema_version"), "schema_version"),
+    "no cases": (lambda r: r.pop("cases"), "cases"),
+    "an unknown key": (lambda r: r.update(colour="red"), "colour"),
+    "an unknown key of a case": (lambda r: r["cases"][0].update(best_ms=1), "best_ms"),
+    "an unknown key of a repeat": (
+        lambda r: r["cases"][0]["repeats"][0]["before"].update(humidity=1), "humidity",
+    ),
+    "an unknown verdict": (lambda r: r["cases"][0].update(verdict="GOOD"), "GOOD"),
+    "a time in words": (lambda r: r["cases"][0].update(median_ms="5 ms"), "median_ms"),
+    "half an interval": (lambda r: r["cases"][0].update(ci95_ms=[1.0]), "ci95_ms"),
+    "a time of null": (lambda r: r["cases"][0]["repeats"][0].update(init_ms=None), "init_ms"),
+    "half a core": (lambda r: r["devices"][0]["cores"][0].update(index=0.5), "index"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_each_wrong_key_or_value_is_named(what: str, path: Path) -> None:
+    change, words = WRONG[what]
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    message = refusal(path)
+    assert words in message and str(path) in message
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{} {}", b"\0" * 9])
+def test_what_is_no_results_file(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    assert "cannot be read as results of afd-bench" in refusal(path)
+    path.write_bytes(b'{"schema_version": 1, "started_at": "\xff"}')
+    assert "cannot be read as results" in refusal(path)
+
+
+def test_a_file_cut_anywhere_is_refused(path: Path) -> None:
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 2, len(whole) // 40):
+        path.write_bytes(whole[:length])
+        assert "cannot be read as results" in refusal(path)
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    assert str(tmp_path / RESULTS) in refusal(tmp_path)
+    assert str(tmp_path / "gone.json") in refusal(tmp_path / "gone.json")
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write"):
+        write_results(tmp_path / "gone" / RESULTS, sample.phone_run())
+    (tmp_path / RESULTS).symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="link or a device"):
+        write_results(tmp_path / RESULTS, sample.phone_run())
