@@ -10,7 +10,7 @@ from enum import Enum
 from typing import NoReturn, TypeVar
 
 from afd_mobile import __version__
-from afd_mobile.errors import AfdError, ConversionError, UsageError
+from afd_mobile.errors import AfdError, ConversionError, InputError, UsageError
 
 E = TypeVar("E", bound=Enum)
 
@@ -54,6 +54,14 @@ def run_command(
         message = " ".join(str(error).split())
         print(f"{parser.prog}: error: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = "bench" if parser.prog == "afd-bench" else "export"
+        print(
+            f"{parser.prog}: error: {error.name} is not installed; "
+            f"pip install 'afd-mobile[{extra}]'",
+            file=sys.stderr,
+        )
+        sys.exit(InputError.exit_code)
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; nothing half-made was published", file=sys.stderr)
         sys.exit(130)

@@ -109,17 +109,24 @@ def _target(path: Path) -> Target:
             raise InputError(f"{path} is not the file that was exported; export again")
         precision = entry["precision"]
         limits = {stage["stage"]: stage["limits"] for stage in manifest["parity"]["stages"]}
-        golden = tuple(
-            _picture(folder, record, precision, given, result, _feed(manifest))
-            for record in manifest["golden"]
-        )
+        feed = _feed(manifest)
         return Target(
-            name=msgspec.convert(manifest["name"], str), file=path.name, path=path, sha256=digest,
-            bytes=path.stat().st_size, precision=precision, input=given, output=result,
-            golden=golden, limits=Limits(**msgspec.convert(limits[f"tflite {precision}"], dict[str, float])),
+            name=msgspec.convert(manifest["name"], str),
+            file=path.name,
+            path=path,
+            sha256=digest,
+            bytes=path.stat().st_size,
+            precision=precision,
+            input=given,
+            output=result,
+            golden=tuple(
+                _picture(folder, record, precision, given, result, feed)
+                for record in manifest["golden"]
+            ),
+            limits=Limits(**msgspec.convert(limits[f"tflite {precision}"], dict[str, float])),
             classify=Scope(manifest["scope"]) is Scope.CLASSIFIER,
             multiply_adds=_multiply_adds(path),
-        )  # fmt: skip
+        )
 
 
 def _multiply_adds(path: Path) -> int | None:
