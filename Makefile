@@ -1,9 +1,9 @@
-# make setup | demo | test | accuracy | check. Everything is installed into .venv, which `setup` keeps current.
+# make setup | demo | test | apk | accuracy | check. Everything is installed into .venv, which `setup` keeps current.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test accuracy check gpu-env mediapipe-env tflite214-env arm64-check clean
+.PHONY: setup demo test apk accuracy check gpu-env mediapipe-env tflite214-env arm64-check clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -17,9 +17,14 @@ demo: setup
 	$(BIN)/afd-export --fuse --checkpoint none --backbone mobilenet_v2 --precision float32 --out exports/demo-plain --force
 	$(BIN)/python -m afd_export.demo exports/demo-plain exports/demo-corrected exports/demo.png
 
-# The longest first, so that both cores are busy to the end.
+# Both cores; the app's own tests too, or a line that says what they lack.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python android_app/build_apk.py --test-only
+
+# The harness app for Android: android_app/target/afd-harness-VERSION.apk.
+apk: setup
+	$(BIN)/python android_app/build_apk.py
 
 # LiteRT with its GPU engine, for the one test that drives it; newer than onnx2tf allows.
 gpu-env: setup
@@ -93,4 +98,4 @@ check: setup
 	$(BIN)/uv pip check --quiet --python $(BIN)/python
 
 clean:
-	rm -rf .venv .venv-gpu .venv-mediapipe .venv-tflite214 .arm64-root exports .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-gpu .venv-mediapipe .venv-tflite214 .arm64-root android_app/target exports .pytest_cache .mypy_cache .ruff_cache *.egg-info

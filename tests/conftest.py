@@ -14,6 +14,11 @@ from filelock import FileLock
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that all workers are busy to the end."""
+    items.sort(key=lambda item: "/e2e/" not in item.path.as_posix())
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`made_once(NAME, make)`: the folder that `make(folder)` filled, once for all workers."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
+from afd_mobile import __version__
 from afd_mobile.command import Parser, positive, run_command
 from afd_mobile.errors import DeviceError, InputError, MeasurementError, UsageError
 
@@ -106,7 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         "--tool",
         type=Path,
         metavar="PATH",
-        help="TFLite's benchmark_model for Android, to push to the phones",
+        help="what measures on the phones: the harness app (.apk; default: as `make apk` built it) "
+        "or TFLite's benchmark_model for Android",
     )
     _add_servers(run)
     add("--resume", action="store_true", help="go on in --out: finished cases are not repeated")
@@ -233,7 +235,7 @@ def _run(arguments: argparse.Namespace) -> None:
         ),
         host=host,
         phones=phones,
-        tool=arguments.tool,
+        tool=arguments.tool or (_built_apk() if phones else None),
         out=arguments.out or _dated_folder(),
         resume=arguments.resume,
     )
@@ -337,6 +339,13 @@ def _targets(texts: Sequence[str]) -> tuple[Target, ...]:
         )
     ]
     return tuple({target.sha256: target for target in found}.values())
+
+
+def _built_apk() -> Path | None:
+    """The harness app of this checkout; None where it is not built."""
+    folder = Path(__file__).resolve().parents[2] / "android_app" / "target"
+    path = folder / f"afd-harness-{__version__}.apk"
+    return path if path.is_file() else None
 
 
 def _dated_folder() -> Path:

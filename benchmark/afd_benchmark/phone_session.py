@@ -36,8 +36,9 @@ class PhoneSession:
         start: the condition to which `cool_down` returns.
     """
 
-    def __init__(self, phone: Phone) -> None:
+    def __init__(self, phone: Phone, device: Device) -> None:
         self.phone = phone
+        self.device = device
         self.start = read_condition(phone)
         self._latest: Condition | None = self.start
         self._pushed: dict[str, str] = {}
@@ -121,7 +122,7 @@ def open_session(
             notice("there is no fixed-performance mode: clocks may change")
         if phone.shell(["settings", "get", "global", "airplane_mode_on"]).stdout.strip() == "0":
             notice("airplane mode is off: radio can disturb the timing; consider switching it on")
-        yield PhoneSession(phone)
+        yield PhoneSession(phone, device)
     finally:
         # Also after Ctrl-C. A phone that is gone cannot be put back: its lock tells who had it.
         with suppress(AfdError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,16 +11,19 @@ from pathlib import Path
 
 from afd_benchmark.adb import AdbPhone, LocalFile, Phone
 from afd_benchmark.cassette import Player, Recorder
+from afd_benchmark.harness_app import HarnessApp
 from afd_benchmark.host_runner import HOST, HostRunner
 from afd_benchmark.measure import Settings, measure
+from afd_benchmark.native_runner import NativeTool
 from afd_benchmark.phone_runner import PhoneRunner
 from afd_benchmark.phone_session import owner_name
+from afd_benchmark.phone_tool import PhoneTool
 from afd_benchmark.plan import EXTERNAL, PlannedCase, plan
 from afd_benchmark.results import (
     Results,
 )
 from afd_benchmark.run_book import Listener, RunBook
-from afd_benchmark.run_request import RecordedRun, RunRequest, recorded, restored
+from afd_benchmark.run_request import RecordedRun, RunRequest, recorded, restored, tool_name
 from afd_mobile.artifacts import sha256
 from afd_mobile.errors import DeviceError, UsageError
 
@@ -44,8 +47,8 @@ def run(request: RunRequest, listener: Listener) -> Outcome:
     """
     if request.phones and request.tool is None:
         raise UsageError(
-            "phones need --tool PATH, TFLite's benchmark_model for Android; "
-            "see https://ai.google.dev/edge/litert/models/measurement"
+            "the harness app is not built: run `make apk`, or give --tool PATH, the app's .apk or "
+            "TFLite's benchmark_model for Android"
         )
     book = RunBook(request, listener)
     stop = threading.Event()
@@ -81,10 +84,10 @@ def replay(cassette: Path, out: Path, listener: Listener) -> Outcome:
     record = player.run(RecordedRun)
     request = restored(record, player, out)
     book = RunBook(request, listener)
-    tool = LocalFile(record.tool_sha256)
     libraries = {path: LocalFile(digest) for path, digest in record.libraries.items()}
+    tool = _tool(record.tool, LocalFile(record.tool_sha256), libraries, request)
     phone = PhoneRunner(
-        player, tool, libraries, request.settings, out,
+        player, tool, request.settings,
         notice=lambda text: listener.notice(player.serial, text),
         progress=lambda text: listener.progress(player.serial, text),
     )  # fmt: skip
@@ -109,7 +112,8 @@ def _phone_runners(
     try:
         for device in request.phones:
             assert request.tool is not None
-            tool = LocalFile(sha256(request.tool), request.tool)
+            file = LocalFile(sha256(request.tool), request.tool)
+            tool = _tool(tool_name(request.tool), file, libraries, request)
 
             def notice(text: str, name: str = device.name) -> None:
                 listener.notice(name, text)
@@ -123,12 +127,8 @@ def _phone_runners(
                 phone: Phone = AdbPhone(device, stop)
                 recorder = Recorder(phone, _free_folder(request.out, device.name))
                 recorders.append(recorder)
-                recorder.begin(recorded(request, tool, libraries, recorder))
-                runners.append(
-                    PhoneRunner(
-                        recorder, tool, libraries, request.settings, request.out, notice, progress
-                    )
-                )
+                recorder.begin(recorded(request, file, libraries, recorder))
+                runners.append(PhoneRunner(recorder, tool, request.settings, notice, progress))
             except DeviceError as error:
                 lost[device.name] = str(error)
                 listener.notice(device.name, str(error))
@@ -136,6 +136,14 @@ def _phone_runners(
     finally:
         for recorder in recorders:
             recorder.close()
+
+
+def _tool(
+    name: str, file: LocalFile, libraries: Mapping[str, LocalFile], request: RunRequest
+) -> PhoneTool:
+    if name == HarnessApp.name:
+        return HarnessApp(file, request.settings, request.out)
+    return NativeTool(file, libraries, request.settings, request.out)
 
 
 class _Remedies(dict[str, str]):

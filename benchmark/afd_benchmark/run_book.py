@@ -21,7 +21,7 @@ from afd_benchmark.results import (
     read_results,
     write_results,
 )
-from afd_benchmark.run_request import RunRequest
+from afd_benchmark.run_request import RunRequest, tool_name
 from afd_mobile.artifacts import sha256, versions_of
 from afd_mobile.errors import OutputError, UsageError
 
@@ -69,7 +69,7 @@ class RunBook:
             settings=settings,
             seed=SEED,
             versions=versions_of("afd-mobile", "ai-edge-litert", "numpy", "adbutils")
-            | ({"benchmark_model": f"sha256 {sha256(request.tool)}"} if request.tool else {}),
+            | ({tool_name(request.tool): f"sha256 {sha256(request.tool)}"} if request.tool else {}),
             devices=[],
             cases=[],
         )

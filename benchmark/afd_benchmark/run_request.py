@@ -27,7 +27,7 @@ class RunRequest:
     Attributes:
         phones: connected ones, in whatever state.
         host: whether this machine is measured, too.
-        tool: `benchmark_model` for the phones.
+        tool: for the phones: the harness app's .apk, or `benchmark_model`.
     """
 
     targets: tuple[Target, ...]
@@ -73,8 +73,14 @@ class RecordedRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: list[int]
     settings: Settings
     owner: str
+    tool: str
     tool_sha256: str
     libraries: dict[str, str]
+
+
+def tool_name(path: Path | None) -> str:
+    """Which of the two a file is: apps end in .apk."""
+    return "harness" if path is not None and path.suffix == ".apk" else "benchmark_model"
 
 
 def recorded(
@@ -88,6 +94,7 @@ def recorded(
         threads=list(request.threads),
         settings=request.settings,
         owner=owner_name(),
+        tool=tool_name(request.tool),
         tool_sha256=tool.sha256,
         libraries={path: file.sha256 for path, file in libraries.items()},
     )

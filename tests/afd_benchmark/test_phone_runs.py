@@ -297,7 +297,6 @@ def test_a_phone_of_another_server_is_shown_with_its_host(
     ("arguments", "code", "words"),
     [
         (["--device", "nobody"], 7, "not connected"),
-        (["--device", "SERIAL"], 2, "need --tool"),
         (["--device", "SERIAL", "--tool", "nowhere"], 3, "is no file"),
         (["--device", "SERIAL", "--adb-server", "host"], 2, "expected HOST:PORT"),
         (["--device", "SERIAL", "--adb-server", "127.0.0.1:1"], 7, "does not answer"),

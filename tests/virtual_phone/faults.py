@@ -24,10 +24,16 @@ FAULTS = {
     "spread": "inferences of every second start take 30 % longer",
     "low-battery": "the battery is at 9 % and discharges",
     "screen-off": "the screen is off and does not wake",
+    "no-room-for-apps": "pm install ends with INSTALL_FAILED_INSUFFICIENT_STORAGE",
+    "app-killed": "the app is killed in the middle of its timing, as for memory",
+    "app-crash": "the app crashes before it could write anything",
+    "app-hang": "the app never answers",
+    "half-json": "the app's answer is cut off in the middle",
     "old-tool": "benchmark_model knows no flag that came after 2020 and warns of it",
 }
 ONCE = ("unplugged", "out-of-memory", "hang")
-_FROM_THE_BEGINNING = ("unauthorized", "offline", "storage-full", "low-battery", "screen-off")
+_FROM_THE_BEGINNING = ("unauthorized", "offline", "storage-full", "low-battery", "screen-off",
+                       "no-room-for-apps")  # fmt: skip
 
 
 @dataclass(frozen=True)

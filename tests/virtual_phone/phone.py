@@ -86,6 +86,8 @@ class VirtualPhone:
 
     def __exit__(self, *_: object) -> None:
         assert self._loop is not None and self._stopping is not None
+        for package in self.state.packages.names:
+            self.state.packages.stop(package)
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(timeout=30)
         assert not self._thread.is_alive(), "the virtual phone does not end"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tests.virtual_phone.faults import Fault, parse_faults
 from tests.virtual_phone.file_tree import FileTree
+from tests.virtual_phone.packages import Packages
 from tests.virtual_phone.profile import Profile, Sensor
 
 HEAT_PER_START_C = 6.0
@@ -54,6 +55,9 @@ class PhoneState:
     faults: tuple[Fault, ...] = ()
     _booted_s: float = field(default_factory=lambda: time.monotonic() - 4217.0)
     _heat: tuple[float, float] = (0.0, 0.0)  # degrees above rest, and when
+
+    def __post_init__(self) -> None:
+        self.packages = Packages(self.profile, self.tree, self.has)
 
     def set_faults(self, texts: Sequence[str]) -> None:
         """From now on; ValueError names one that there is not."""

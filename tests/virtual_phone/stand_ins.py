@@ -10,7 +10,9 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from tests.virtual_phone.packages import parse_start
 from tests.virtual_phone.phone_state import PhoneState
 from tests.virtual_phone.profile import Sensor
 
@@ -111,39 +113,55 @@ def _cmd(phone: PhoneState, arguments: list[str]) -> Answer:
 
 
 def _pm(phone: PhoneState, arguments: list[str]) -> Answer:
-    """Only the system's own packages are there."""
     match arguments:
         case ["list", "packages", *options]:
             names = [o for o in options if not o.startswith("-")]
-            third = "-3" in options
-            system = [] if third else ["android", "com.android.settings", "com.android.shell"]
-            return _lines(f"package:{p}" for p in system if all(n in p for n in names))
-        case ["path", _]:
-            return Answer(code=1)
-        case ["uninstall", *_]:
-            return Answer("Failure [DELETE_FAILED_INTERNAL_ERROR]\n", code=1)
+            system = [] if "-3" in options else ["android", "com.android.settings"]
+            found = [*system, *phone.packages.names]
+            return _lines(f"package:{p}" for p in found if all(n in p for n in names))
+        case ["path", package]:
+            if package not in phone.packages.names:
+                return Answer(code=1)
+            return _lines([f"package:{phone.tree.phone_text(str(phone.packages.path(package)))}"])
+        case ["install", *options] if options:
+            return _done(phone.packages.install(Path(options[-1])))
+        case ["uninstall", package]:
+            return _done(phone.packages.uninstall(package))
         case [command, *_]:
             return Answer(f"Unknown command: {command}\n", code=255)
     return Answer("Package manager (package) commands:\n", code=255)
 
 
+def _done(text: str) -> Answer:
+    return Answer(f"{text}\n", code=int(text != "Success"))
+
+
 def _am(phone: PhoneState, arguments: list[str]) -> Answer:
     match arguments:
-        case ["start", *options] if "-n" in options[:-1]:
-            activity = options[options.index("-n") + 1]
-            short = activity.replace(f"/{activity.partition('/')[0]}.", "/.")
-            package, _, name = activity.partition("/")
-            full = f"{package}/{package}{name}" if name.startswith(".") else activity
-            return Answer(
-                f"Starting: Intent {{ cmp={short} }}\n",
-                f"Error type 3\nError: Activity class {{{full}}} does not exist.\n",
-                1,
-            )
-        case ["force-stop" | "kill", _]:
+        case ["start", *options] if (asked := parse_start(options)) is not None:
+            package, name, extras = asked
+            short = name.removeprefix(package)
+            said = f"Starting: Intent {{ cmp={package}/{short} }}\n"
+            if not phone.packages.has_activity(package, name):
+                full = package + name if name.startswith(".") else name
+                wrong = f"Activity class {{{package}/{full}}} does not exist."
+                return Answer(said, f"Error type 3\nError: {wrong}\n", 1)
+            phone.start((package, *extras.values()), 0).running = False
+            phone.packages.start(package, extras)
+            return Answer(said)
+        case ["force-stop" | "kill", package]:
+            phone.packages.stop(package)
             return Answer()
         case [command, *_]:
             return Answer(stderr=f"Unknown command: {command}\n", code=255)
     return Answer(stderr="Activity manager (activity) commands:\n", code=255)
+
+
+def _logcat(phone: PhoneState, arguments: list[str]) -> Answer:
+    if "-c" in arguments:
+        phone.packages.log.clear()
+        return Answer()
+    return _lines(["--------- beginning of main", *phone.packages.log])
 
 
 # --- dumpsys --------------------------------------------------------------------------------------
@@ -300,6 +318,7 @@ def _id(phone: PhoneState, arguments: list[str]) -> Answer:
 
 def _pidof(phone: PhoneState, arguments: list[str]) -> Answer:
     pids = [str(i.pid) for i in phone.invocations if i.running and "benchmark_model" in arguments]
+    pids += [str(pid) for name in arguments if (pid := phone.packages.pid(name)) is not None]
     return Answer(" ".join(pids) + "\n") if pids else Answer(code=1)
 
 
@@ -322,9 +341,7 @@ COMMANDS: dict[str, Command] = {
     "id": _id,
     "input": _input,
     "killall": _pkill,
-    "logcat": lambda phone, arguments: Answer(
-        "--------- beginning of main\n" * ("-c" not in arguments)
-    ),
+    "logcat": _logcat,
     "nproc": lambda phone, arguments: _lines([str(len(phone.profile.top_khz))]),
     "pidof": _pidof,
     "pkill": _pkill,

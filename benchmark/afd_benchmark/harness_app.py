@@ -1,0 +1,229 @@
+"""The project's harness app on a phone: install it, ask it, fetch its answer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from afd_benchmark.adb import LocalFile
+from afd_benchmark.harness_protocol import (
+    CHECK,
+    HARNESS_SCHEMA_VERSION,
+    LOG_TAG,
+    PACKAGE,
+    TIME,
+    HarnessResult,
+    read_result,
+    start_command,
+)
+from afd_benchmark.latency_stats import SEED
+from afd_benchmark.measure import Settings
+from afd_benchmark.phone_session import PhoneSession
+from afd_benchmark.phone_tool import Timing, real_output
+from afd_benchmark.plan import EXTERNAL, GPU, PlannedCase
+from afd_benchmark.raw_logs import keep_log
+from afd_benchmark.results import Delegation, ProfiledOperation
+from afd_benchmark.targets import Pixels, Target
+from afd_mobile.errors import DeviceError, MeasurementError
+from afd_mobile.litert import quantize
+
+FILES = PurePosixPath(f"/sdcard/Android/data/{PACKAGE}/files")
+_INSTALL_S = 180.0
+_LOOK_AGAIN_S = 0.5
+# What `pm install` says, and what to do about it.
+_REMEDIES = {
+    "INSTALL_FAILED_UPDATE_INCOMPATIBLE": (
+        f"another build with another signature is installed; remove it: adb uninstall {PACKAGE}"
+    ),
+    "INSTALL_FAILED_INSUFFICIENT_STORAGE": "make room on the phone",
+    "INSTALL_FAILED_NO_MATCHING_ABIS": "the app is for arm64-v8a and x86_64; use --tool",
+    "INSTALL_FAILED_OLDER_SDK": "the app needs Android 8; use --tool",
+    "INSTALL_FAILED_USER_RESTRICTED": "allow installing over USB in the developer options",
+}
+
+
+class HarnessApp:
+    """What users feel: the interpreter inside an app, with every single inference."""
+
+    name = "harness"
+
+    def __init__(self, apk: LocalFile, settings: Settings, out: Path) -> None:
+        self._apk = apk
+        self._settings = settings
+        self._out = out
+
+    def refuses(self, backend: str) -> str | None:
+        if backend.startswith(EXTERNAL):
+            return "the harness app loads no external delegate; give --tool benchmark_model"
+        return None
+
+    def begin(self, session: PhoneSession) -> None:
+        """Installs the app unless this very file is installed."""
+        self._session = session
+        phone = session.phone
+        installed = phone.shell(["pm", "path", PACKAGE]).stdout.strip().removeprefix("package:")
+        if installed:
+            digest = phone.shell(["sha256sum", installed]).stdout.split()
+            if digest[:1] == [self._apk.sha256]:
+                return
+        remote = session.push(self._apk, "harness.apk")
+        done = phone.shell(["pm", "install", "-r", "-d", "-g", remote], timeout_s=_INSTALL_S)
+        said = f"{done.stdout}\n{done.stderr}".strip()
+        if done.exit_code or "Success" not in said:
+            reason = re.search(r"INSTALL_\w+", said)
+            remedy = _REMEDIES.get(reason[0] if reason else "", "see what the phone says")
+            raise DeviceError(
+                f"{phone.serial}: the harness app cannot be installed: "
+                f"{(said.splitlines() or ['silent'])[-1]}; {remedy}"
+            )
+
+    def end(self) -> None:
+        """The app stays installed; what it wrote does not."""
+        self._session.phone.shell(["am", "force-stop", PACKAGE])
+        self._session.phone.shell(
+            ["rm", "-rf", *(str(FILES / f) for f in ("results", "pending", "outputs"))]
+        )
+
+    def outputs(self, case: PlannedCase, target: Target, log: str) -> list[Pixels]:
+        inputs = [
+            self._session.push(
+                LocalFile.of(quantize(picture.image, target.input).tobytes()),
+                f"{target.sha256[:16]}-{number}.bin",
+            )
+            for number, picture in enumerate(target.golden)
+        ]
+        result, _ = self._ask(case, target, log, CHECK, {"golden_inputs": ",".join(inputs)})
+        if len(result.golden) != len(target.golden):
+            raise MeasurementError(
+                f"wrong outputs: {len(result.golden)} for {len(target.golden)} golden pictures"
+            )
+        return [
+            real_output(self._session.phone.pull(golden.output_file), target, picture.name)
+            for golden, picture in zip(result.golden, target.golden, strict=True)
+        ]
+
+    def time(self, case: PlannedCase, target: Target, log: str) -> Timing:
+        result, raw = self._ask(case, target, log, TIME, self._timed_input(target))
+        if result.init_ms is None or result.first_ms is None or not result.samples_ms:
+            raise MeasurementError(f"the app's answer holds no times ({log})")
+        if not result.stayed_in_front:
+            raise MeasurementError("the app did not stay in front: leave the phone alone meanwhile")
+        memory = result.memory
+        return Timing(
+            init_ms=result.init_ms,
+            first_ms=result.first_ms,
+            warmup_ms=float(np.mean(result.warmup_ms)) if result.warmup_ms else None,
+            samples_ms=result.samples_ms,
+            median_ms=float(np.median(result.samples_ms)),
+            statistic="median",
+            runs=len(result.samples_ms),
+            delegation=_delegation(case.backend, result),
+            peak_memory_bytes=(
+                None
+                if memory.pss_peak_kb is None or memory.pss_before_kb is None
+                else 1024 * (memory.pss_peak_kb - memory.pss_before_kb)
+            ),
+            raw=raw,
+        )
+
+    def profile(self, case: PlannedCase, target: Target, log: str) -> list[ProfiledOperation]:
+        raise MeasurementError("the harness app has no profiler; give --tool benchmark_model")
+
+    def _timed_input(self, target: Target) -> dict[str, str]:
+        """The first golden picture, checked once more before the timing; else a random one."""
+        name = target.sha256[:16]
+        if not target.golden or target.limits is None:
+            values = np.random.default_rng(SEED).uniform(0, 255, target.input.shape)
+            content = quantize(values.astype(np.float32), target.input).tobytes()
+            return {"golden_inputs": self._session.push(LocalFile.of(content), f"{name}-0.bin")}
+        picture = target.golden[0]
+        content = quantize(picture.image, target.input).tobytes()
+        expected = picture.expected.astype("<f4")
+        allowed = target.limits.max_error * float(np.ptp(expected))
+        return {
+            "golden_inputs": self._session.push(LocalFile.of(content), f"{name}-0.bin"),
+            "golden_expected": self._session.push(
+                LocalFile.of(expected.tobytes()), f"{name}-0-expected.bin"
+            ),
+            "max_abs_error": f"{allowed:.9g}",
+        }
+
+    def _ask(
+        self, case: PlannedCase, target: Target, log: str, mode: str, more: dict[str, str]
+    ) -> tuple[HarnessResult, bytes]:
+        """One start of the app, its answer, and the raw log.
+
+        Raises:
+            MeasurementError: it refused, crashed, or gave no answer in time.
+        """
+        settings, phone = self._settings, self._session.phone
+        run_id = Path(log).stem[-64:].lstrip(".")
+        model = LocalFile(target.sha256, target.path)
+        extras = more | {
+            "schema_version": str(HARNESS_SCHEMA_VERSION),
+            "run_id": run_id,
+            "mode": mode,
+            "model": self._session.push(model, f"{target.sha256[:16]}.tflite"),
+            "model_sha256": target.sha256,
+            "backend": case.backend,
+            "threads": str(case.threads),
+            "warmup_runs": str(settings.warmup_runs),
+            "warmup_min_ms": str(round(1000 * settings.warmup_min_secs)),
+            "runs": str(settings.runs),
+            "min_ms": str(round(1000 * settings.min_secs)),
+            "max_ms": str(round(1000 * max(settings.max_secs, settings.min_secs))),
+            "precision_loss_allowed": str(case.backend == GPU).lower(),
+        }
+        command = start_command(extras)
+        phone.shell(["logcat", "-c"])
+        started = phone.shell(command)
+        answer = b""
+        try:
+            if started.exit_code or "Error" in started.stdout + started.stderr:
+                said = (started.stderr or started.stdout).strip().splitlines() or ["silent"]
+                raise MeasurementError(f"the app does not start: {said[-1]}")
+            answer = self._answer(run_id)
+            return read_result(answer, run_id), answer
+        finally:
+            spoken = phone.shell(["logcat", "-d", "-s", f"{LOG_TAG}:*", "AndroidRuntime:E"]).stdout
+            keep_log(self._out / log, answer or spoken.encode())
+
+    def _answer(self, run_id: str) -> bytes:
+        """Waits for the JSON, which appears whole."""
+        phone = self._session.phone
+        result, pending = (FILES / folder / f"{run_id}.json" for folder in ("results", "pending"))
+        asked_at = phone.now_s
+        while True:
+            if phone.shell(["ls", str(result)]).exit_code == 0:
+                return phone.pull(str(result))
+            alive = phone.shell(["pidof", PACKAGE]).exit_code == 0
+            if not alive and phone.shell(["ls", str(result)]).exit_code:
+                # It left what it would say if it was killed; nothing, if it came to nothing at all.
+                if phone.shell(["ls", str(pending)]).exit_code == 0:
+                    return phone.pull(str(pending))
+                raise MeasurementError(
+                    "the app ended without an answer: it crashed at its start, or was killed"
+                )
+            if phone.now_s - asked_at > self._settings.time_limit_secs:
+                phone.shell(["am", "force-stop", PACKAGE])
+                raise MeasurementError(
+                    f"the app did not answer within {self._settings.time_limit_secs:g} s"
+                )
+            phone.sleep(_LOOK_AGAIN_S)
+
+
+def _delegation(asked: str, result: HarnessResult) -> Delegation:
+    d = result.delegation
+    if d is None or d.asked != asked:
+        raise MeasurementError(f"the app does not say which backend ran, asked for {asked}")
+    return Delegation(
+        asked=asked,
+        actual=d.actual,
+        delegate=d.delegate,
+        delegated=d.delegated_nodes,
+        nodes=d.graph_nodes,
+        partitions=None,
+        whole=None if d.delegated_nodes is None else d.delegated_nodes == d.graph_nodes,
+    )
