@@ -10,6 +10,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	-$(BIN)/python -m compileall -q -j 2 .venv/lib >/dev/null 2>&1 # processes start faster
 	touch $@
 
 demo: setup

@@ -63,7 +63,7 @@ def run_command(
         )
         sys.exit(InputError.exit_code)
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; nothing half-made was published", file=sys.stderr)
+        print(f"{parser.prog}: interrupted; nothing is half-written", file=sys.stderr)
         sys.exit(130)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.afd_benchmark.conftest import SHORT, TOOL, Bench, cases, verdict
-from tests.virtual_phone.faults import FAULTS
+from tests.virtual_phone.faults import FAULTS, OF_THE_APP
 from tests.virtual_phone.fixtures import AdbServer
 from tests.virtual_phone.phone import VirtualPhone
 
@@ -35,12 +35,8 @@ EXPECTED = {
 }
 
 
-# Those of the app have their tests in test_harness_app.py.
-OF_THE_APP = {"no-room-for-apps", "app-killed", "app-crash", "app-hang", "half-json"}
-
-
 def test_every_fault_is_in_the_table() -> None:
-    assert {name.partition("@")[0] for name in EXPECTED} | OF_THE_APP == set(FAULTS)
+    assert {name.partition("@")[0] for name in EXPECTED} | {*OF_THE_APP} == {*FAULTS}
 
 
 @pytest.mark.parametrize("fault", EXPECTED)

@@ -569,6 +569,7 @@ def test_the_faults_are_a_closed_list() -> None:
 
 def test_every_fault_has_a_test() -> None:
     source = Path(__file__).read_text(encoding="utf-8").partition("# --- faults")[2]
+    source += (Path(__file__).parent / "test_harness_app.py").read_text(encoding="utf-8")
     assert [name for name in FAULTS if f'"{name}' not in source] == []
 
 

@@ -428,7 +428,7 @@ def test_an_interruption_leaves_nothing(
         errors = process.stderr.read().splitlines()
     assert process.returncode == 130
     assert [e for e in errors if not e.startswith("note: ")] == [
-        "afd-export: interrupted; nothing was published"
+        "afd-export: interrupted; nothing is half-written"
     ]
     assert not list(parent.iterdir())
 

@@ -438,7 +438,7 @@ def test_an_interrupted_run_writes_nothing(tiny: Tiny, tmp_path: Path, out: Path
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert errors.read_text().splitlines()[-1] == "afd-eval: interrupted; nothing was published"
+    assert errors.read_text().splitlines()[-1] == "afd-eval: interrupted; nothing is half-written"
     assert "Traceback" not in errors.read_text()
     assert not list(out.iterdir())
 

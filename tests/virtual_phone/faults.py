@@ -21,7 +21,7 @@ FAULTS = {
     "wrong-output": "the values of the output file are in the wrong order",
     "hot": "every start of benchmark_model heats the phone, which cools slowly",
     "throttled": "all clocks are at 60 % of the highest",
-    "spread": "inferences of every second start take 30 % longer",
+    "spread": "inferences of every second start take three times as long",
     "low-battery": "the battery is at 9 % and discharges",
     "screen-off": "the screen is off and does not wake",
     "no-room-for-apps": "pm install ends with INSTALL_FAILED_INSUFFICIENT_STORAGE",
@@ -31,6 +31,8 @@ FAULTS = {
     "half-json": "the app's answer is cut off in the middle",
     "old-tool": "benchmark_model knows no flag that came after 2020 and warns of it",
 }
+# Of the harness app; the others are the phone's and benchmark_model's.
+OF_THE_APP = ("no-room-for-apps", "app-killed", "app-crash", "app-hang", "half-json")
 ONCE = ("unplugged", "out-of-memory", "hang")
 _FROM_THE_BEGINNING = ("unauthorized", "offline", "storage-full", "low-battery", "screen-off",
                        "no-room-for-apps")  # fmt: skip

@@ -69,7 +69,7 @@ class _Benchmark:
         self._flags, self._plan, self._log = flags, plan, log
         self._faults: list[str] = plan["faults"]
         # With the fault `spread`, how much longer every second start takes.
-        self._slowdown = 0.3 * (plan["start"] % 2) if "spread" in self._faults else 0.0
+        self._slowdown = 2.0 * (plan["start"] % 2) if "spread" in self._faults else 0.0
 
     def run(self) -> None:
         flags, log = self._flags, self._log

@@ -116,7 +116,9 @@ def _pm(phone: PhoneState, arguments: list[str]) -> Answer:
     match arguments:
         case ["list", "packages", *options]:
             names = [o for o in options if not o.startswith("-")]
-            system = [] if "-3" in options else ["android", "com.android.settings"]
+            system = (
+                [] if "-3" in options else ["android", "com.android.settings", "com.android.shell"]
+            )
             found = [*system, *phone.packages.names]
             return _lines(f"package:{p}" for p in found if all(n in p for n in names))
         case ["path", package]:
