@@ -18,9 +18,9 @@ demo: setup
 	$(BIN)/afd-export --fuse --checkpoint none --backbone mobilenet_v2 --precision float32 --out exports/demo-plain --force
 	$(BIN)/python -m afd_export.demo exports/demo-plain exports/demo-corrected exports/demo.png
 
-# Both cores; the app's own tests too, or a line that says what they lack.
+# More workers than two cores have, for many tests wait for adb; the app's own tests too, or a line that says what they lack.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python android_app/build_apk.py --test-only
 
 # The harness app for Android: android_app/target/afd-harness-VERSION.apk.

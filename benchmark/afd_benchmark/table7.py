@@ -9,7 +9,7 @@ from afd_benchmark.chart_output import png_file
 from afd_benchmark.charts import Point, scatter
 from afd_benchmark.file_cost import FileCost
 from afd_benchmark.peers import AFD, CLASSIFIER
-from afd_benchmark.results import Case
+from afd_benchmark.results import Case, Verdict
 
 MAX_DIFFERENCE = 0.05
 
@@ -52,6 +52,7 @@ class Row:
     Attributes:
         median_ms: None where it was not measured, or not validly.
         ratio: of the time to ResNet-50's.
+        suspect: its time or ResNet-50's is.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Row:
     multiply_adds: int
     median_ms: float | None
     ratio: float | None
+    suspect: bool
 
 
 def rows(costs: Mapping[str, FileCost], cases: Mapping[str, Case]) -> list[Row]:
@@ -80,7 +82,9 @@ def rows(costs: Mapping[str, FileCost], cases: Mapping[str, Case]) -> list[Row]:
             multiply_adds -= base.multiply_adds
             ms = ms - base_ms if ms is not None and base_ms is not None else None
         ratio = ms / base_ms if ms is not None and base_ms is not None else None
-        found.append(Row(name, parameters, multiply_adds, ms, ratio))
+        used = [cases[n] for n in (name, CLASSIFIER) if n in cases]
+        suspect = any(case.verdict is Verdict.SUSPECT for case in used)
+        found.append(Row(name, parameters, multiply_adds, ms, ratio, suspect))
     return found
 
 
@@ -94,7 +98,7 @@ def table7(found: list[Row]) -> str:
     notes = []
     for row in found:
         paper = _PAPER[row.name]
-        ms = "" if row.median_ms is None else f"{row.median_ms:.1f}"
+        ms = "" if row.median_ms is None else f"{row.median_ms:.1f}{'?' if row.suspect else ''}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         lines.append(
             f"| {paper.label} | {row.parameters / 1e6:.3f} | {paper.parameters_m:g} "
@@ -109,6 +113,8 @@ def table7(found: list[Row]) -> str:
             notes.append(_NOTES[row.name])
         elif off > MAX_DIFFERENCE:
             notes.append(f"{paper.label}: {off:.0%} off the paper's figures.")
+    if any(row.suspect for row in found):
+        notes.append("?: SUSPECT, or in proportion to a time that is; see the report.")
     return "\n".join([*lines, *(f"\n{note}" for note in notes), ""])
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from afd_benchmark.latency_stats import spread
+from statistics import median
+
+from afd_benchmark.latency_stats import interval_of_median, spread
 from afd_benchmark.plan import CPU, GPU
 from afd_benchmark.results import Condition, Delegation, GoldenCheck, Repeat, Verdict
 from afd_mobile.artifacts import Precision
 
 MAX_SPREAD = 0.10
+MAX_INTERVAL = 0.03  # width of the median's 95 % interval: wider, another run may say otherwise
 MAX_WARMING_C = 5.0
 # As Jetpack Benchmark's throttle check: a clock or a reference that fell to less than 1 / 1.10.
 MAX_SLOWDOWN = 1.10
@@ -42,6 +45,11 @@ def judge(
     wide = spread([r.median_ms for r in repeats])
     if wide > MAX_SPREAD:
         suspect.append(f"the repeats' medians spread over {wide:.0%}, limit {MAX_SPREAD:.0%}")
+    medians = [r.median_ms for r in repeats]
+    low, high = interval_of_median(medians)
+    width = (high - low) / median(medians)
+    if width > MAX_INTERVAL:
+        suspect.append(f"the median is known to {width:.1%} only, limit {MAX_INTERVAL:.0%}")
     return (Verdict.SUSPECT, suspect) if suspect else (Verdict.VALID, [])
 
 

@@ -276,7 +276,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_worker(
         process.kill()
         process.communicate()
     assert process.returncode == 130
-    assert errors == "afd-bench: interrupted; nothing half-made was published\n"
+    assert errors == "afd-bench: interrupted; nothing is half-written\n"
     assert [case["file"] for case in cases(out)] == ["corrected_float32.tflite"]
     assert read_results(out).finished_at is None
     wait_until(lambda: not any(map(alive, workers)))

@@ -21,10 +21,11 @@ from tests.virtual_phone.profile import PROFILES
 
 APK = REPOSITORY / f"android_app/target/afd-harness-{__version__}.apk"
 
-pytestmark = pytest.mark.skipif(
+needs_apk = pytest.mark.skipif(
     not (APK.is_file() and HOST_JAR.is_file()) or bool(tools_missing()),
     reason="needs `make apk`, which says what it needs itself",
 )
+pytestmark = needs_apk
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 from afd_mobile.artifacts import read_manifest
 from tests.afd_benchmark.conftest import TOOL, verdict
+from tests.afd_benchmark.test_harness_app import APK, needs_apk
 from tests.virtual_phone.fixtures import AdbServer, adb_server
 from tests.virtual_phone.phone import VirtualPhone
 from tests.virtual_phone.profile import PROFILES
@@ -67,4 +68,24 @@ def test_on_three_phones_at_once(corrected: Path, tmp_path: Path, adb_server: Ad
     ]
     for case in cases:
         assert verdict(case) == "VALID", case["reasons"]
+        assert case["golden"]["pictures"] == 6 and case["golden"]["violations"] == []
+
+
+@needs_apk
+def test_by_the_harness_app(corrected: Path, tmp_path: Path, adb_server: AdbServer) -> None:
+    """TensorFlow Lite 2.16.1 out of the APK, on what LiteRT's converter made."""
+    with VirtualPhone("snapdragon-8-gen-2", tmp_path / "phone") as phone:
+        serial = adb_server.connect(phone)
+        environment = adb_server.environment | {
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)
+        }
+        cases = run(
+            environment, tmp_path / "out", corrected, "--device", serial, "--tool", APK,
+            "--repeats", 1, "--runs", 3, "--min-secs", 0, "--cool-down", 1,
+        )  # fmt: skip
+        assert phone.state.packages.installs == 1
+    assert [case["precision"] for case in cases] == ["float16", "float32", "int8"]
+    for case in cases:
+        assert verdict(case) == "VALID", case["reasons"]
+        assert case["tool"] == "harness" and len(case["samples_ms"][0]) == 3
         assert case["golden"]["pictures"] == 6 and case["golden"]["violations"] == []
