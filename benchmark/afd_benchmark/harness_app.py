@@ -31,7 +31,9 @@ from afd_mobile.litert import quantize
 
 FILES = PurePosixPath(f"/sdcard/Android/data/{PACKAGE}/files")
 _INSTALL_S = 180.0
+_START_S = 5.0
 _LOOK_AGAIN_S = 0.5
+_LOGCAT = ["logcat", "-d", "-t", "500", "-s", f"{LOG_TAG}:*", "AndroidRuntime:E"]
 # What `pm install` says, and what to do about it.
 _REMEDIES = {
     "INSTALL_FAILED_UPDATE_INCOMPATIBLE": (
@@ -177,29 +179,32 @@ class HarnessApp:
             "precision_loss_allowed": str(case.backend == GPU).lower(),
         }
         command = start_command(extras)
-        phone.shell(["logcat", "-c"])
         started = phone.shell(command)
         answer = b""
         try:
             if started.exit_code or "Error" in started.stdout + started.stderr:
                 said = (started.stderr or started.stdout).strip().splitlines() or ["silent"]
                 raise MeasurementError(f"the app does not start: {said[-1]}")
+            if mode == TIME:  # looking for the answer would disturb what is measured
+                phone.sleep(settings.warmup_min_secs + settings.min_secs)
             answer = self._answer(run_id)
             return read_result(answer, run_id), answer
         finally:
-            spoken = phone.shell(["logcat", "-d", "-s", f"{LOG_TAG}:*", "AndroidRuntime:E"]).stdout
-            keep_log(self._out / log, answer or spoken.encode())
+            keep_log(self._out / log, answer or phone.shell(_LOGCAT).stdout.encode())
 
     def _answer(self, run_id: str) -> bytes:
         """Waits for the JSON, which appears whole."""
         phone = self._session.phone
         result, pending = (FILES / folder / f"{run_id}.json" for folder in ("results", "pending"))
         asked_at = phone.now_s
+        seen = False  # its process takes a moment to come up
         while True:
             if phone.shell(["ls", str(result)]).exit_code == 0:
                 return phone.pull(str(result))
             alive = phone.shell(["pidof", PACKAGE]).exit_code == 0
-            if not alive and phone.shell(["ls", str(result)]).exit_code:
+            seen |= alive
+            gone = not alive and (seen or phone.now_s - asked_at > _START_S)
+            if gone and phone.shell(["ls", str(result)]).exit_code:
                 # It left what it would say if it was killed; nothing, if it came to nothing at all.
                 if phone.shell(["ls", str(pending)]).exit_code == 0:
                     return phone.pull(str(pending))
