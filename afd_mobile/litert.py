@@ -43,7 +43,10 @@ class Replaced:
 
 
 class LiteRtModel:
-    """One `.tflite` file with one input and one output, on the CPU through XNNPACK."""
+    """One `.tflite` file with one input and one output, on the CPU through XNNPACK.
+
+    LiteRT may end the process on a damaged file: `check_model` first where it comes from a person.
+    """
 
     def __init__(self, path: Path, *, threads: int = 1, delegate: Any = None) -> None:
         """`delegate`: one that `ai_edge_litert.interpreter.load_delegate` gave; XNNPACK takes what
@@ -86,6 +89,7 @@ def contracts(path: Path) -> tuple[TensorContract, TensorContract]:
     Raises:
         InputError: it is no such file.
     """
+    check_model(path)
     with _refused(path):
         interpreter = Interpreter(model_path=str(path))
     return _contracts(path, interpreter)
@@ -95,15 +99,22 @@ def contracts(path: Path) -> tuple[TensorContract, TensorContract]:
 _BROKEN = (LookupError, TypeError, AttributeError, struct.error)
 
 
-@contextmanager
-def _refused(path: Path) -> Iterator[None]:
-    """LiteRT itself may die on a file that was cut off: it is read with its schema first."""
+def check_model(path: Path) -> None:
+    """Reads the whole file with its schema, on which LiteRT itself may die if it was cut off.
+
+    Raises:
+        InputError: it is no TFLite file, or a broken one.
+    """
     try:
         schema.ModelT.InitFromPackedBuf(path.read_bytes())
     except (OSError, ValueError, *_BROKEN) as error:
         raise InputError(
             f"{path} is no TFLite model, or a broken one ({error}); export or copy it again"
         ) from error
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:
@@ -116,7 +127,10 @@ def _contracts(path: Path, interpreter: Interpreter) -> tuple[TensorContract, Te
         raise InputError(
             f"{path} has {len(given)} inputs and {len(results)} outputs, expected one of each"
         )
-    names = next(iter(interpreter.get_signature_list().values()), None)
+    signatures = list(interpreter.get_signature_list().values())
+    if len(signatures) > 1:
+        raise InputError(f"{path} has {len(signatures)} signatures, expected at most one")
+    names = signatures[0] if signatures else None
     return (
         _contract(names["inputs"][0] if names else given[0]["name"], given[0]),
         _contract(names["outputs"][0] if names else results[0]["name"], results[0]),

@@ -18,7 +18,7 @@ from afd_mobile.backbones import Backbone, classifier, load_backbone
 from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
 from afd_mobile.errors import InputError
 from afd_mobile.fusion import fuse
-from afd_mobile.litert import LiteRtModel
+from afd_mobile.litert import LiteRtModel, check_model
 
 Logits = NDArray[np.float32]
 _Run = Callable[[NDArray[np.float32]], Logits]
@@ -172,6 +172,7 @@ def _well_formed(folder: Path) -> Iterator[None]:
 
 
 def _litert(path: Path) -> tuple[_Run, _Shape, _Shape]:
+    check_model(path)
     model = LiteRtModel(path, threads=os.cpu_count() or 1)
     return model.run, model.input.shape, model.output.shape
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -20,7 +20,6 @@ from afd_mobile.errors import DeviceError, InputError, MeasurementError, UsageEr
 
 if TYPE_CHECKING:
     from afd_benchmark.adb import Connected
-    from afd_benchmark.file_cost import FileCost
     from afd_benchmark.plan import PlannedCase
     from afd_benchmark.results import Case, Device
     from afd_benchmark.run import Outcome
@@ -218,9 +217,10 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.tool is not None and not arguments.tool.is_file():
         raise InputError(f"--tool {arguments.tool} is no file")
     host, phones = _chosen(arguments.device, arguments.adb_server)
+    targets, peers = _targets(arguments.targets)
     request = RunRequest(
-        targets=_targets(arguments.targets),
-        against=_targets([arguments.against]) if arguments.against else (),
+        targets=targets,
+        against=_targets([arguments.against])[0] if arguments.against else (),
         backends=tuple(dict.fromkeys(arguments.backend)),
         threads=tuple(dict.fromkeys(arguments.threads)),
         settings=Settings(
@@ -240,7 +240,8 @@ def _run(arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
     )
     outcome = run(request, _Printer())
-    _write_table7(arguments.targets, outcome, request.out)
+    if peers:
+        _write_table7(peers, outcome, request.out)
     _conclude(outcome, request.out)
 
 
@@ -288,57 +289,39 @@ def _chosen(wanted: Sequence[str], servers: Sequence[str]) -> tuple[bool, tuple[
     return HOST in wanted, tuple(chosen)
 
 
-def _write_table7(texts: Sequence[str], outcome: Outcome, out: Path) -> None:
-    """Table VII and its figures, of the first device and backend, where peers were measured."""
+def _write_table7(peers: Mapping[str, Target], outcome: Outcome, out: Path) -> None:
+    """Table VII and its figures, of the first device and backend."""
     from afd_benchmark import table7
+    from afd_benchmark.file_cost import cost_of_file
     from afd_mobile.files import write_whole
 
-    if not any(text.startswith(PEER) for text in texts):
-        return
-    costs, names = _peer_costs(texts)
-    cases = {names[c.sha256]: c for c in reversed(outcome.results.cases) if c.sha256 in names}
+    by_hash = {case.sha256: case for case in reversed(outcome.results.cases)}
+    cases = {name: by_hash[t.sha256] for name, t in peers.items() if t.sha256 in by_hash}
+    costs = {name: cost_of_file(target.local_path) for name, target in peers.items()}
     rows = table7.rows(costs, cases)
-    print(table7.table7(rows))
-    write_whole(out / "table7.md", table7.table7(rows).encode())
+    table = table7.table7(rows)
+    print(table)
+    write_whole(out / "table7.md", table.encode())
     if any(row.median_ms is not None for row in rows):
         write_whole(out / "figure9.png", table7.figure9(rows))
         write_whole(out / "figure10.png", table7.figure10(rows))
 
 
-def _peer_costs(texts: Sequence[str]) -> tuple[dict[str, FileCost], dict[str, str]]:
-    """The peers' costs by name, and their names by the files' hashes."""
-    from afd_benchmark.file_cost import cost_of_file
-
-    costs, names = {}, {}
-    for text in _expanded(texts):
-        if text.startswith(PEER):
-            (target,) = _targets([text])
-            name = text.removeprefix(PEER)
-            costs[name], names[target.sha256] = cost_of_file(target.local_path), name
-    return costs, names
-
-
-def _expanded(texts: Sequence[str]) -> list[str]:
-    """`peer:all` is every peer."""
-    from afd_benchmark.peers import PEERS
-
-    every = [f"{PEER}{name}" for name in PEERS]
-    return [t for text in texts for t in (every if text == f"{PEER}{ALL}" else [text])]
-
-
-def _targets(texts: Sequence[str]) -> tuple[Target, ...]:
-    """Every file once, in the order given."""
-    from afd_benchmark.peers import peer_folder
+def _targets(texts: Sequence[str]) -> tuple[tuple[Target, ...], dict[str, Target]]:
+    """Every file once, in the order given; and the peers among them by name."""
+    from afd_benchmark.peers import PEERS, peer_folder
     from afd_benchmark.targets import find_targets
 
-    found = [
-        target
-        for text in _expanded(texts)
-        for target in find_targets(
-            peer_folder(text.removeprefix(PEER)) if text.startswith(PEER) else Path(text)
-        )
-    ]
-    return tuple({target.sha256: target for target in found}.values())
+    found: dict[str, Target] = {}
+    peers = {}
+    every = [f"{PEER}{name}" for name in PEERS]
+    for text in (t for given in texts for t in (every if given == f"{PEER}{ALL}" else [given])):
+        name = text.removeprefix(PEER) if text.startswith(PEER) else None
+        for target in find_targets(peer_folder(name) if name is not None else Path(text)):
+            found.setdefault(target.sha256, target)
+            if name is not None:
+                peers[name] = target
+    return tuple(found.values()), peers
 
 
 def _built_apk() -> Path | None:
@@ -421,16 +404,17 @@ def _cost(arguments: argparse.Namespace) -> None:
     from afd_benchmark.cost_table import cost_json, cost_table
     from afd_benchmark.file_cost import cost_of_file
 
-    targets = _targets(arguments.targets)
+    targets, peers = _targets(arguments.targets)
     repeated = len({t.file for t in targets}) < len(targets)
-    costs = {str(t.local_path) if repeated else t.file: cost_of_file(t.local_path) for t in targets}
+    names = {t.sha256: str(t.local_path) if repeated else t.file for t in targets}
+    costs = {names[t.sha256]: cost_of_file(t.local_path) for t in targets}
     if arguments.json:
         print(cost_json(costs))
     else:
         print(cost_table(costs, operations=arguments.operations))
-        if any(text.startswith(PEER) for text in arguments.targets):
-            peers, _ = _peer_costs(arguments.targets)
-            print(f"\n{table7.table7(table7.rows(peers, {}))}")
+        if peers:
+            of_peers = {name: costs[names[target.sha256]] for name, target in peers.items()}
+            print(f"\n{table7.table7(table7.rows(of_peers, {}))}")
 
 
 def _parse(arguments: argparse.Namespace) -> None:

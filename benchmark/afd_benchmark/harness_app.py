@@ -18,16 +18,14 @@ from afd_benchmark.harness_protocol import (
     read_result,
     start_command,
 )
-from afd_benchmark.latency_stats import SEED
 from afd_benchmark.measure import Settings
 from afd_benchmark.phone_session import PhoneSession
-from afd_benchmark.phone_tool import Timing, real_output
+from afd_benchmark.phone_tool import Timing, push_input, real_output
 from afd_benchmark.plan import EXTERNAL, GPU, PlannedCase
 from afd_benchmark.raw_logs import keep_log
 from afd_benchmark.results import Delegation, ProfiledOperation
 from afd_benchmark.targets import Pixels, Target
 from afd_mobile.errors import DeviceError, MeasurementError
-from afd_mobile.litert import quantize
 
 FILES = PurePosixPath(f"/sdcard/Android/data/{PACKAGE}/files")
 _INSTALL_S = 180.0
@@ -90,11 +88,8 @@ class HarnessApp:
 
     def outputs(self, case: PlannedCase, target: Target, log: str) -> list[Pixels]:
         inputs = [
-            self._session.push(
-                LocalFile.of(quantize(picture.image, target.input).tobytes()),
-                f"{target.sha256[:16]}-{number}.bin",
-            )
-            for number, picture in enumerate(target.golden)
+            push_input(self._session, target, picture.image, number)
+            for number, picture in enumerate(target.golden, 1)
         ]
         result, _ = self._ask(case, target, log, CHECK, {"golden_inputs": ",".join(inputs)})
         if len(result.golden) != len(target.golden):
@@ -135,22 +130,14 @@ class HarnessApp:
 
     def _timed_input(self, target: Target) -> dict[str, str]:
         """The first golden picture, checked once more before the timing; else a random one."""
-        name = target.sha256[:16]
-        if not target.golden or target.limits is None:
-            values = np.random.default_rng(SEED).uniform(0, 255, target.input.shape)
-            content = quantize(values.astype(np.float32), target.input).tobytes()
-            return {"golden_inputs": self._session.push(LocalFile.of(content), f"{name}-0.bin")}
-        picture = target.golden[0]
-        content = quantize(picture.image, target.input).tobytes()
-        expected = picture.expected.astype("<f4")
-        allowed = target.limits.max_error * float(np.ptp(expected))
-        return {
-            "golden_inputs": self._session.push(LocalFile.of(content), f"{name}-0.bin"),
-            "golden_expected": self._session.push(
-                LocalFile.of(expected.tobytes()), f"{name}-0-expected.bin"
-            ),
-            "max_abs_error": f"{allowed:.9g}",
-        }
+        extras = {"golden_inputs": push_input(self._session, target, target.timed_image, 1)}
+        if target.golden and target.limits is not None:
+            expected = target.golden[0].expected.astype("<f4")
+            name = f"{target.sha256[:16]}-1-expected.bin"
+            extras["golden_expected"] = self._session.push(LocalFile.of(expected.tobytes()), name)
+            allowed = target.limits.max_error * float(np.ptp(expected))
+            extras["max_abs_error"] = f"{allowed:.9g}"
+        return extras
 
     def _ask(
         self, case: PlannedCase, target: Target, log: str, mode: str, more: dict[str, str]

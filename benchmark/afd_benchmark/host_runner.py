@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afd_benchmark.host_worker import HostAnswer, HostRequest
-from afd_benchmark.latency_stats import SEED, outliers
+from afd_benchmark.latency_stats import outliers
 from afd_benchmark.measure import Settings
 from afd_benchmark.plan import CPU, EXTERNAL, PlannedCase
 from afd_benchmark.raw_logs import keep_log
@@ -60,7 +60,7 @@ class HostRunner:
             return list(np.load(path))
 
     def repeat(self, case: PlannedCase, target: Target, log: str) -> Repeat:
-        images = np.stack([target.golden[0].image if target.golden else _random_input(target)])
+        images = target.timed_image[None]
         before_s = time.monotonic() - self._started
         with tempfile.TemporaryDirectory() as folder:
             answer, raw = self._run(case, target, log, images, None, Path(folder))
@@ -167,12 +167,6 @@ def _delegation(backend: str, answer: HostAnswer) -> Delegation:
         partitions=answer.partitions,
         whole=answer.delegated == answer.nodes,
     )
-
-
-def _random_input(target: Target) -> Pixels:
-    """For a file that comes with no pictures: uniform, 0 to 255."""
-    generator = np.random.default_rng(SEED)
-    return generator.uniform(0, 255, target.input.shape).astype(np.float32)
 
 
 def _describe(cores: list[int]) -> Device:

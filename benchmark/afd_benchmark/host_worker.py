@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -49,7 +48,8 @@ class HostRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HostAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Times in ms; `reference_gflops` before and after, of one thread."""
+    """Times in ms; `reference_gflops` before and after, of one thread; `peak_memory_bytes`: how far
+    loading and running raised the process's memory, None where that is unknown."""
 
     init_ms: float
     delegated: int
@@ -58,7 +58,7 @@ class HostAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_ms: float = 0.0
     warmup_ms: float | None = None
     samples_ms: list[float] = []
-    peak_memory_bytes: int = 0
+    peak_memory_bytes: int | None = None
     reference_gflops: tuple[float, float] | None = None
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     os.sched_setaffinity(0, request.cores)
     images = np.load(request.images)
     before = None if request.outputs else reference_gflops()
-    memory = _peak_memory_bytes()
+    memory = _memory_from_now_on()
 
     path = Path(request.model)
     started = time.perf_counter_ns()
@@ -91,7 +91,7 @@ def main() -> None:
             first_ms=first_ms,
             warmup_ms=float(np.mean(warmup)) if warmup else None,
             samples_ms=samples,
-            peak_memory_bytes=_peak_memory_bytes() - memory,
+            peak_memory_bytes=None if memory is None else _status_bytes("VmHWM") - memory,
             reference_gflops=(before, reference_gflops()),
         )
     sys.stdout.buffer.write(msgspec.json.encode(answer))
@@ -137,8 +137,18 @@ def _series(model: LiteRtModel, runs: int, min_secs: float, max_secs: float) -> 
     return samples
 
 
-def _peak_memory_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _memory_from_now_on() -> int | None:
+    """The memory in use, with the peak set back to it; None where the kernel does not do that."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return None
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@ from afd_benchmark.native_profile import parse_profile
 from afd_benchmark.native_tool import GoldenRun, benchmark_flags
 from afd_benchmark.phone_facts import big_cores
 from afd_benchmark.phone_session import FOLDER, PhoneSession
-from afd_benchmark.phone_tool import Timing, real_output
+from afd_benchmark.phone_tool import Timing, push_input, real_output
 from afd_benchmark.plan import CPU, EXTERNAL, PlannedCase
 from afd_benchmark.raw_logs import keep_log
 from afd_benchmark.results import Delegation, ProfiledOperation
 from afd_benchmark.targets import Pixels, Target
 from afd_mobile.errors import InputError, MeasurementError
-from afd_mobile.litert import quantize
 
 _KILLED = 137  # 128 + SIGKILL: what Android's low-memory killer does
 
@@ -52,8 +51,7 @@ class NativeTool:
     def outputs(self, case: PlannedCase, target: Target, log: str) -> list[Pixels]:
         results = []
         for number, picture in enumerate(target.golden, 1):
-            pixels = quantize(picture.image, target.input)
-            remote = self._session.push(LocalFile.of(pixels.tobytes()), "input.bin")
+            remote = push_input(self._session, target, picture.image, number)
             output = str(FOLDER / "output.bin")
             golden = GoldenRun(target.input.name, target.input.shape, remote, output)
             self._run(case, target, log.replace(".log", f"-{number}.log"), golden=golden)

@@ -163,7 +163,7 @@ def _left_behind(holder: str, owner: str) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False
+        pass
     return False
 
 

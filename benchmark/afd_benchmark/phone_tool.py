@@ -7,12 +7,13 @@ from typing import Protocol
 
 import numpy as np
 
+from afd_benchmark.adb import LocalFile
 from afd_benchmark.phone_session import PhoneSession
 from afd_benchmark.plan import PlannedCase
 from afd_benchmark.results import Delegation, ProfiledOperation
 from afd_benchmark.targets import Pixels, Target
 from afd_mobile.errors import MeasurementError
-from afd_mobile.litert import dequantize
+from afd_mobile.litert import dequantize, quantize
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,12 @@ class PhoneTool(Protocol):
 
     def profile(self, case: PlannedCase, target: Target, log: str) -> list[ProfiledOperation]:
         """Mean time of every operation."""
+
+
+def push_input(session: PhoneSession, target: Target, image: Pixels, number: int) -> str:
+    """Raw bytes as the graph takes them, once a picture; returns their path on the phone."""
+    content = quantize(image, target.input).tobytes()
+    return session.push(LocalFile.of(content), f"{target.sha256[:16]}-{number}.bin")
 
 
 def real_output(content: bytes, target: Target, picture: str) -> Pixels:

@@ -35,6 +35,11 @@ class PlannedCase:
     against: Target | None
     skipped: str | None
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """As `results.Case.key`."""
+        return self.target.sha256, self.device, self.backend, self.threads, None
+
 
 def plan(
     targets: Sequence[Target],

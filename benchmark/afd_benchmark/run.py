@@ -19,9 +19,7 @@ from afd_benchmark.phone_runner import PhoneRunner
 from afd_benchmark.phone_session import owner_name
 from afd_benchmark.phone_tool import PhoneTool
 from afd_benchmark.plan import EXTERNAL, PlannedCase, plan
-from afd_benchmark.results import (
-    Results,
-)
+from afd_benchmark.results import Results
 from afd_benchmark.run_book import Listener, RunBook
 from afd_benchmark.run_request import RecordedRun, RunRequest, recorded, restored, tool_name
 from afd_mobile.artifacts import sha256
@@ -109,10 +107,10 @@ def _phone_runners(
         for backend in request.backends
         if backend.startswith(EXTERNAL) and Path(path := backend.removeprefix(EXTERNAL)).is_file()
     }
+    if request.tool is not None:
+        file = LocalFile(sha256(request.tool), request.tool)
     try:
         for device in request.phones:
-            assert request.tool is not None
-            file = LocalFile(sha256(request.tool), request.tool)
             tool = _tool(tool_name(request.tool), file, libraries, request)
 
             def notice(text: str, name: str = device.name) -> None:
@@ -123,7 +121,8 @@ def _phone_runners(
 
             try:
                 if device.state != "device":
-                    raise DeviceError(f"{device.name} is {device.state}; {_REMEDIES[device.state]}")
+                    remedy = _REMEDIES.get(device.state, "reconnect it")
+                    raise DeviceError(f"{device.name} is {device.state}; {remedy}")
                 phone: Phone = AdbPhone(device, stop)
                 recorder = Recorder(phone, _free_folder(request.out, device.name))
                 recorders.append(recorder)
@@ -146,16 +145,11 @@ def _tool(
     return NativeTool(file, libraries, request.settings, request.out)
 
 
-class _Remedies(dict[str, str]):
-    def __missing__(self, state: str) -> str:
-        return "reconnect it"
-
-
-_REMEDIES = _Remedies(
-    unauthorized="unlock it and allow USB debugging for this computer",
-    offline="unplug it and plug it in again, or restart adb",
-)
-_REMEDIES["no permissions"] = "add a udev rule for it"
+_REMEDIES = {
+    "unauthorized": "unlock it and allow USB debugging for this computer",
+    "offline": "unplug it and plug it in again, or restart adb",
+    "no permissions": "add a udev rule for it",
+}
 
 
 def _free_folder(out: Path, name: str) -> Path:

@@ -75,16 +75,16 @@ class RunBook:
         )
 
     def open(self, devices: list[Device], cases: list[PlannedCase]) -> None:
-        self._order = [_key(case) for case in cases]
+        self._order = [case.key for case in cases]
         self._listener.planned(devices, cases)
         self._results = msgspec.structs.replace(self._results, devices=devices)
         for case in cases:
             if case.skipped is not None:
-                self._done[_key(case)] = skipped(case)
+                self._done[case.key] = skipped(case)
         self._write()
 
     def has(self, case: PlannedCase) -> bool:
-        return _key(case) in self._done
+        return case.key in self._done
 
     def add(self, cases: list[Case]) -> None:
         with self._lock:
@@ -100,25 +100,20 @@ class RunBook:
         return self._results
 
     def _write(self) -> None:
-        """In the plan's order; what was measured in turn with a case follows it."""
-        cases = []
-        for key in self._order:
-            if key in self._done:
-                cases.append(self._done[key])
-                cases += [
-                    other
-                    for other in self._done.values()
-                    if (other.in_turn_with, other.device, other.backend, other.threads) == key[:4]
-                ]
-        # An earlier run of this folder may have had more targets.
-        cases += [case for case in self._done.values() if case not in cases]
+        """In the plan's order, each followed by what was measured in turn with it.
+
+        An earlier run of this folder may have had more targets: those come last.
+        """
+        place = {key: number for number, key in enumerate(self._order)}
+
+        def rank(case: Case) -> tuple[int, bool]:
+            in_turn = case.in_turn_with is not None
+            main = (case.in_turn_with, *case.key[1:4], None) if in_turn else case.key
+            return place.get(main, len(place)), in_turn
+
+        cases = sorted(self._done.values(), key=rank)
         self._results = msgspec.structs.replace(self._results, cases=cases)
         write_results(self._path, self._results)
-
-
-def _key(case: PlannedCase) -> tuple[object, ...]:
-    """As `Case.key`."""
-    return case.target.sha256, case.device, case.backend, case.threads, None
 
 
 def _settings(request: RunRequest) -> dict[str, str]:

@@ -120,34 +120,30 @@ def table7(found: list[Row]) -> str:
 
 def figure9(found: list[Row]) -> bytes:
     """PNG: gain in top-1 (the paper's) over the time here; sizes are parameters."""
-    points = [
-        _point(row, row.median_ms) for row in found if row.median_ms is not None and _gain(row)
-    ]
-    return png_file(scatter(points, "inference time here, ms", _GAIN, log_x=True))
+    timed = [(row, row.median_ms) for row in found if row.median_ms is not None]
+    return _figure(timed, "inference time here, ms")
 
 
 def figure10(found: list[Row]) -> bytes:
     """PNG: gain in top-1 (the paper's) over multiply-adds; sizes are parameters."""
-    points = [_point(row, row.multiply_adds / 1e9) for row in found if _gain(row)]
-    return png_file(scatter(points, "multiply-adds, G", _GAIN, log_x=True))
+    return _figure([(row, row.multiply_adds / 1e9) for row in found], "multiply-adds, G")
 
 
-_GAIN = "the paper's gain in top-1 at QF 15, points"
-
-
-def _gain(row: Row) -> float | None:
-    top1 = _PAPER[row.name].top1_at_15
-    return None if top1 is None else top1 - _DIRECT_AT_15
-
-
-def _point(row: Row, x: float) -> Point:
-    return Point(
-        _PAPER[row.name].label,
-        x,
-        _gain(row) or 0.0,
-        highlighted=row.name == AFD,
-        size=float(row.parameters),
-    )
+def _figure(placed: list[tuple[Row, float]], x_label: str) -> bytes:
+    """Of those that have a gain: all but the classifier itself."""
+    points = [
+        Point(
+            paper.label,
+            x,
+            paper.top1_at_15 - _DIRECT_AT_15,
+            highlighted=row.name == AFD,
+            size=float(row.parameters),
+        )
+        for row, x in placed
+        if (paper := _PAPER[row.name]).top1_at_15 is not None
+    ]
+    y_label = "the paper's gain in top-1 at QF 15, points"
+    return png_file(scatter(points, x_label, y_label, log_x=True))
 
 
 def _median(case: Case | None) -> float | None:

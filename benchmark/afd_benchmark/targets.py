@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afd_benchmark.file_cost import cost_of_file
+from afd_benchmark.latency_stats import SEED
 from afd_mobile.artifacts import MANIFEST, InputRange, Scope, read_manifest, sha256
 from afd_mobile.errors import InputError
 from afd_mobile.litert import TensorContract, contracts
@@ -60,6 +61,14 @@ class Target:
     limits: Limits | None
     classify: bool
     multiply_adds: int | None
+
+    @property
+    def timed_image(self) -> Pixels:
+        """What is fed while it is timed: the first golden picture; without one, noise, 0 to 255."""
+        if self.golden:
+            return self.golden[0].image
+        noise = np.random.default_rng(SEED).uniform(0, 255, self.input.shape)
+        return noise.astype(np.float32)
 
     @property
     def local_path(self) -> Path:

@@ -34,18 +34,19 @@ def judge(
     invalid = _wrong_backend(repeats, full_delegation)
     if invalid:
         return Verdict.INVALID, invalid
+    conditions = [c for r in repeats for c in (r.before, r.after)]
     suspect = [
         *([] if golden else ["outputs not checked: no golden pictures come with the file"]),
         *_partial(repeats),
         *_dequantized(repeats, precision),
-        *_heat([c for r in repeats for c in (r.before, r.after)]),
-        *_power([c for r in repeats for c in (r.before, r.after)]),
-        *_reference(repeats),
+        *_heat(conditions),
+        *_power(conditions),
+        *_reference(conditions),
     ]
-    wide = spread([r.median_ms for r in repeats])
+    medians = [r.median_ms for r in repeats]
+    wide = spread(medians)
     if wide > MAX_SPREAD:
         suspect.append(f"the repeats' medians spread over {wide:.0%}, limit {MAX_SPREAD:.0%}")
-    medians = [r.median_ms for r in repeats]
     low, high = interval_of_median(medians)
     width = (high - low) / median(medians)
     if width > MAX_INTERVAL:
@@ -133,13 +134,15 @@ def _power(conditions: list[Condition]) -> list[str]:
     return reasons
 
 
-def _reference(repeats: list[Repeat]) -> list[str]:
+def _reference(conditions: list[Condition]) -> list[str]:
     """A core that does the same matrix product slower is slowed, or shared."""
-    known = [c.reference_gflops for r in repeats for c in (r.before, r.after) if c.reference_gflops]
-    if not known or max(known) <= MAX_SLOWDOWN * sorted(known)[len(known) // 10]:
+    known = sorted(c.reference_gflops for c in conditions if c.reference_gflops)
+    if not known:
         return []
-    low = sorted(known)[len(known) // 10]
+    low, high = known[len(known) // 10], known[-1]
+    if high <= MAX_SLOWDOWN * low:
+        return []
     return [
-        f"the core's own speed fell from {max(known):.0f} to {low:.0f} GFLOP/s between repeats: "
+        f"the core's own speed fell from {high:.0f} to {low:.0f} GFLOP/s between repeats: "
         "slowed or shared"
     ]

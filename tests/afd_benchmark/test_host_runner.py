@@ -135,7 +135,7 @@ def test_a_repeat_s_figures_fit_together(measured: tuple[Repeat, Path]) -> None:
     assert repeat.median_ms == np.median(repeat.samples_ms) and repeat.statistic == "median"
     assert min(repeat.samples_ms) > 0 and repeat.init_ms > 0 and repeat.first_ms > 0
     assert repeat.warmup_ms is not None and repeat.warmup_ms > 0
-    assert repeat.peak_memory_bytes is not None and repeat.peak_memory_bytes >= 0
+    assert repeat.peak_memory_bytes is not None and repeat.peak_memory_bytes > 0
     assert 0 <= repeat.before.at_s < repeat.after.at_s
     for condition in (repeat.before, repeat.after):
         assert condition.reference_gflops is not None and condition.reference_gflops > 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from afd_mobile.artifacts import read_manifest
-from tests.afd_benchmark.conftest import TOOL, verdict
+from tests.afd_benchmark.conftest import TOOL, bench_environment, verdict
 from tests.afd_benchmark.test_harness_app import APK, needs_apk
 from tests.virtual_phone.fixtures import AdbServer, adb_server
 from tests.virtual_phone.phone import VirtualPhone
@@ -54,9 +54,7 @@ def test_on_three_phones_at_once(corrected: Path, tmp_path: Path, adb_server: Ad
             adb_server.connect(stack.enter_context(VirtualPhone(name, tmp_path / name)))
             for name in PROFILES
         ]
-        environment = adb_server.environment | {
-            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)
-        }
+        environment = bench_environment(adb_server)
         cases = run(
             environment, tmp_path / "out", corrected, "--device", *serials, "--tool", TOOL,
             "--repeats", 2, "--runs", 3, "--min-secs", 0, "--cool-down", 1,
@@ -76,9 +74,7 @@ def test_by_the_harness_app(corrected: Path, tmp_path: Path, adb_server: AdbServ
     """TensorFlow Lite 2.16.1 out of the APK, on what LiteRT's converter made."""
     with VirtualPhone("snapdragon-8-gen-2", tmp_path / "phone") as phone:
         serial = adb_server.connect(phone)
-        environment = adb_server.environment | {
-            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)
-        }
+        environment = bench_environment(adb_server)
         cases = run(
             environment, tmp_path / "out", corrected, "--device", serial, "--tool", APK,
             "--repeats", 1, "--runs", 3, "--min-secs", 0, "--cool-down", 1,
