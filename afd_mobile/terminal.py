@@ -1,0 +1,28 @@
+"""Text from outside (file names, metadata, phones) on its way to a terminal or into Markdown."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Control characters (ANSI escapes, line breaks), invisible ones that reorder a line (bidi), lone
+# surrogates (bytes of a file name that are no UTF-8), and Unicode's own line breaks.
+_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+# Invisible as well, but part of how Persian, Indic scripts and emoji are spelled.
+_JOINERS = "\u200c\u200d"
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line, with every character that could command a terminal spelled out.
+
+    An escape becomes `\x1b`, a line break `\n`, a right-to-left override `\u202e`; all other
+    characters stay, the backslash among them.
+    """
+    return "".join(_spelled(c) if _is_unsafe(c) else c for c in text)
+
+
+def _is_unsafe(character: str) -> bool:
+    return unicodedata.category(character) in _UNSAFE and character not in _JOINERS
+
+
+def _spelled(character: str) -> str:
+    return character.encode("unicode_escape").decode()
