@@ -1,10 +1,11 @@
-"""Calling a command line in the tests' own process, which spares every case the imports."""
+"""Command lines in the tests' own process, which spares them the imports, and other Pythons."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,11 @@ def exit_code_of(main: Callable[[], None], name: str, *arguments: object) -> int
             signal.signal(signal.SIGTERM, before)
     assert isinstance(code, int)
     return code
+
+
+def python_of(engine: str) -> Path:
+    """The interpreter of the environment that `make ENGINE-env` sets up; fails without it."""
+    python = Path(__file__).resolve().parents[1] / f".venv-{engine}" / "bin" / "python"
+    if not python.is_file():
+        pytest.fail(f"needs `make {engine}-env`", pytrace=False)
+    return python

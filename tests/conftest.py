@@ -1,11 +1,13 @@
-"""What all tests share: Ctrl-C, and results that are expensive to make."""
+"""What all tests share: Ctrl-C, what is left out, and results that are expensive to make."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -13,10 +15,62 @@ from filelock import FileLock
 # Ctrl-C reaches the commands that tests start, also where a shell's `&` made pytest ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "images" / "imagenet_dev"
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that all workers are busy to the end."""
+# --- what a run leaves out ------------------------------------------------------------------------
+
+# Why tests of a marker, or of a fixture, are not run.
+REASONS = {
+    "engine": "that need the engines' environments (make test-all)",
+    "cuda": "that need an NVIDIA GPU (-m cuda)",
+    "photographs": "that need the photographs in ../shared/images/imagenet_dev",
+}
+LEFT_OUT = pytest.StashKey[Counter[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = Counter()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest first, so that all workers are busy to the end; no photographs, no such tests."""
     items.sort(key=lambda item: "/e2e/" not in item.path.as_posix())
+    if not PHOTOGRAPHS.is_dir():
+        without = [i for i in items if "photographs" in getattr(i, "fixturenames", ())]
+        items[:] = [item for item in items if item not in without]
+        config.hook.pytest_deselected(items=without)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        names = {*item.keywords, *getattr(item, "fixturenames", ())}
+        reason = next((reason for name, reason in REASONS.items() if name in names), None)
+        # What -k does not ask for is not left out.
+        if reason is not None and not item.config.option.keyword:
+            item.config.stash[LEFT_OUT][reason] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = dict(session.config.stash[LEFT_OUT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The controller of several workers collects nothing itself; all of them collect the same."""
+    node.config.stash[LEFT_OUT] |= Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if left_out := config.stash[LEFT_OUT]:
+        counts = (f"{count} tests {reason}" for reason, count in left_out.items())
+        terminalreporter.write_line(f"left out: {', '.join(counts)}")
+
+
+# --- what is made once ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")

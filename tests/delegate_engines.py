@@ -18,14 +18,9 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from afd_mobile.litert import Replaced, replaced_operations
+from tests.commands import python_of
 
-GPU_PYTHON = Path(__file__).resolve().parents[1] / ".venv-gpu" / "bin" / "python"
 GPU_DRIVER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
-
-needs_gpu_engine = pytest.mark.skipif(
-    not (GPU_DRIVER.is_file() and find_library("vulkan") and GPU_PYTHON.is_file()),
-    reason="needs Debian's chromium (SwiftShader) and libvulkan1, and `make gpu-env`",
-)
 
 
 # --- XNNPACK ----------------------------------------------------------------------------------
@@ -131,12 +126,14 @@ def run_on_gpu(
     In a process of its own: the engine reads its environment when it is loaded, and dies on some
     graphs.
     """
+    if not (GPU_DRIVER.is_file() and find_library("vulkan")):
+        pytest.fail("needs Debian's chromium (SwiftShader) and libvulkan1", pytrace=False)
     environment = os.environ | {
         "VK_ICD_FILENAMES": str(GPU_DRIVER),
         "XDG_RUNTIME_DIR": str(runtime_dir),
     }
     return subprocess.run(
-        [str(GPU_PYTHON), "-c", program, *map(str, arguments)],
+        [str(python_of("gpu")), "-c", program, *map(str, arguments)],
         env=environment, capture_output=True, text=True, errors="replace", timeout=250,
         check=False,
     )  # fmt: skip

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from afd_export import delegates
 from afd_export.delegates import Delegate, Rules, delegates_dir, load_rules
-from afd_export.operations import read_operations
+from afd_export.operations import Operation, read_operations
 from afd_export.placement import (
     GraphPlacement,
     Placement,
@@ -23,7 +24,7 @@ from afd_mobile.errors import UsageError
 from tests.afd_export.conftest import Exported
 from tests.afd_export.delegate_cases import CASES, S, floats, halves
 from tests.afd_export.tflite_graphs import Fed, Graph, Stored
-from tests.delegate_engines import GpuVerdict, gpu_engine, needs_gpu_engine, xnnpack_engine
+from tests.delegate_engines import GpuVerdict, gpu_engine, xnnpack_engine
 
 F32 = Fed(S)
 
@@ -39,18 +40,39 @@ def placed(content: bytes, rules: Rules, folder: Path) -> Placement:
     return place(read_operations(path), rules)
 
 
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Operation]]:
+    """The operations of every case."""
+    path = tmp_path_factory.mktemp("cases") / "graph.tflite"
+
+    def read(content: bytes) -> list[Operation]:
+        path.write_bytes(content)
+        return read_operations(path)
+
+    return {name: read(case.content) for name, case in CASES.items()}
+
+
+def check_every_case(complaint: Callable[[str], object]) -> None:
+    """Fails with every case's name and `complaint(NAME)`, where that is not None."""
+    complaints = {name: complaint(name) for name in CASES}
+    wrong = [f"{name}: {found}" for name, found in complaints.items() if found is not None]
+    assert not wrong, "\n".join([f"{len(wrong)} of {len(CASES)} cases", *wrong])
+
+
 # --- the rules, graph by graph --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("delegate", list(Delegate))
 def test_each_rule_on_its_graph(
-    name: str, delegate: Delegate, rules: dict[Delegate, Rules], tmp_path: Path
+    delegate: Delegate, rules: dict[Delegate, Rules], graphs: dict[str, list[Operation]]
 ) -> None:
-    case = CASES[name]
-    refusal = placed(case.content, rules[delegate], tmp_path).refusals[-1]
-    assert (refusal and refusal.check) == getattr(case, delegate.value), refusal
-    assert refusal is None or refusal.reason
+    def complaint(name: str) -> str | None:
+        expected = getattr(CASES[name], delegate.value)
+        refusal = place(graphs[name], rules[delegate]).refusals[-1]
+        right = (refusal and refusal.check) == expected and (refusal is None or refusal.reason)
+        return None if right else f"{refusal}, but expected {expected}"
+
+    check_every_case(complaint)
 
 
 @pytest.mark.parametrize("delegate", list(Delegate))
@@ -64,14 +86,13 @@ def test_every_check_of_every_delegate_has_a_graph_that_it_refuses(
 
 @pytest.mark.parametrize("delegate", list(Delegate))
 def test_every_operator_on_a_list_has_a_graph_that_is_taken(
-    delegate: Delegate, rules: dict[Delegate, Rules], tmp_path: Path
+    delegate: Delegate, rules: dict[Delegate, Rules], graphs: dict[str, list[Operation]]
 ) -> None:
-    path, taken = tmp_path / "graph.tflite", set()
-    for case in CASES.values():
-        path.write_bytes(case.content)
-        operation = read_operations(path)[-1]
-        if getattr(case, delegate.value) is None:
-            taken.add(operation.operator)
+    taken = {
+        graphs[name][-1].operator
+        for name, case in CASES.items()
+        if getattr(case, delegate.value) is None
+    }
     assert set(rules[delegate].operators) - taken == set()
 
 
@@ -84,15 +105,17 @@ def test_every_rule_states_where_it_was_read(rules: dict[Delegate, Rules]) -> No
 # --- the rules against the engines ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CASES)
 def test_xnnpack_takes_what_its_rules_take(
-    name: str, rules: dict[Delegate, Rules], tmp_path: Path
+    rules: dict[Delegate, Rules], graphs: dict[str, list[Operation]]
 ) -> None:
-    content = CASES[name].content
-    expected = placed(content, rules[Delegate.XNNPACK], tmp_path)
-    engine = xnnpack_engine(content)
-    assert (engine.delegated, engine.total) == (expected.delegated, expected.total)
-    assert engine.kernels == len(expected.partitions)
+    def complaint(name: str) -> str | None:
+        expected = place(graphs[name], rules[Delegate.XNNPACK])
+        engine = xnnpack_engine(CASES[name].content)
+        counts = (expected.delegated, expected.total, len(expected.partitions))
+        found = (engine.delegated, engine.total, engine.kernels)
+        return None if found == counts else f"{found}, but expected {counts} by {expected.refusals}"
+
+    check_every_case(complaint)
 
 
 @pytest.fixture(scope="session")
@@ -107,28 +130,28 @@ def gpu_verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, GpuVerdi
     return {name: verdicts[path] for name, path in paths.items()}
 
 
-@needs_gpu_engine
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.engine
 def test_the_gpu_engine_takes_what_its_rules_take(
-    name: str,
     rules: dict[Delegate, Rules],
+    graphs: dict[str, list[Operation]],
     gpu_verdicts: dict[str, GpuVerdict],
-    tmp_path: Path,
 ) -> None:
     gpu = rules[Delegate.GPU]
-    path = tmp_path / "graph.tflite"
-    path.write_bytes(CASES[name].content)
-    operations = read_operations(path)
-    refusals = [
-        refusal.check
-        for operation, refusal in zip(operations, place(operations, gpu).refusals, strict=True)
-        if refusal is not None
-        # What the desktop engine takes although phones do not is stated beside the rule.
-        and operation.operator not in gpu.desktop_operators
-        and refusal.check not in (*gpu.desktop_takes.get(operation.operator, ()), "folding")
-    ]
-    verdict = gpu_verdicts[name]
-    assert verdict.whole == (not refusals), verdict.log
+
+    def complaint(name: str) -> str | None:
+        operations = graphs[name]
+        refusals = [
+            refusal.check
+            for operation, refusal in zip(operations, place(operations, gpu).refusals, strict=True)
+            if refusal is not None
+            # What the desktop engine takes although phones do not is stated beside the rule.
+            and operation.operator not in gpu.desktop_operators
+            and refusal.check not in (*gpu.desktop_takes.get(operation.operator, ()), "folding")
+        ]
+        verdict = gpu_verdicts[name]
+        return None if verdict.whole == (not refusals) else f"{refusals}, but {verdict.log}"
+
+    check_every_case(complaint)
 
 
 # --- partitions -----------------------------------------------------------------------------------
@@ -210,7 +233,7 @@ def test_partitions_are_counted_as_the_runtime_cuts_them(
     assert (engine.delegated, engine.total, engine.kernels) == (delegated, total, len(partitions))
 
 
-@needs_gpu_engine
+@pytest.mark.engine
 @pytest.mark.parametrize("name", [name for name, (_, gpu) in EXPECTED.items() if gpu is not None])
 def test_the_gpu_delegate_keeps_its_largest_partition(
     name: str,
@@ -270,7 +293,7 @@ def test_rules_and_xnnpack_agree_on_exported_files(exported: Exported, precision
     assert placement.whole == (precision != "int8")
 
 
-@needs_gpu_engine
+@pytest.mark.engine
 def test_rules_and_gpu_engine_agree_on_exported_files(exported: Exported, tmp_path: Path) -> None:
     paths = [exported.tflite(p) for p in ("float32", "float16", "dynamic", "int8")]
     for path, verdict in gpu_engine(paths, tmp_path).items():

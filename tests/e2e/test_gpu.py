@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from afd_mobile.artifacts import read_manifest
-from tests.delegate_engines import needs_gpu_engine, run_on_gpu
+from tests.delegate_engines import run_on_gpu
 
 _RUN = """
 import sys
@@ -34,7 +35,7 @@ outputs.read(1000, np.float32).astype("<f4").tofile(output_path)
 """
 
 
-@needs_gpu_engine
+@pytest.mark.engine
 def test_gpu_engine_takes_the_whole_graph_and_agrees(corrected: Path, tmp_path: Path) -> None:
     manifest = read_manifest(corrected)
     entry = manifest["golden"][0]

@@ -19,10 +19,9 @@ import pytest
 from afd_export import tflite_metadata_schema
 from afd_export.labels import default_labels
 from afd_mobile.artifacts import read_manifest
+from tests.commands import python_of
 
-PYTHON = Path(__file__).resolve().parents[2] / ".venv-mediapipe" / "bin" / "python"
-
-pytestmark = pytest.mark.skipif(not PYTHON.is_file(), reason="needs `make mediapipe-env`")
+pytestmark = pytest.mark.engine
 
 _CLASSIFY = """
 import json
@@ -49,7 +48,7 @@ def run(program: str, *arguments: object) -> str:
     """The standard output of `program` under MediaPipe's own Python."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
-        [str(PYTHON), "-c", program, *map(str, arguments)],
+        [str(python_of("mediapipe")), "-c", program, *map(str, arguments)],
         env=environment, capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -12,15 +12,14 @@ import pytest
 
 from afd_mobile.artifacts import read_manifest
 from afd_mobile.runtime_version import minimum_runtime
+from tests.commands import python_of
 
-ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".venv-tflite214" / "bin" / "python"
-REPLAY = ROOT / "tests" / "runtimes" / "replay.py"
+REPLAY = Path(__file__).resolve().parents[1] / "runtimes" / "replay.py"
 
 
-@pytest.mark.skipif(not PYTHON.is_file(), reason="needs `make tflite214-env`")
+@pytest.mark.engine
 def test_every_file_has_the_same_top1_on_a_runtime_of_2023(corrected: Path) -> None:
-    command = [str(PYTHON), str(REPLAY), "tflite-runtime", str(corrected)]
+    command = [str(python_of("tflite214")), str(REPLAY), "tflite-runtime", str(corrected)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     header, _, *lines = done.stdout.splitlines()

@@ -10,7 +10,7 @@ import pytest
 from afd_export.delegates import Delegate
 from afd_export.placement import place_file
 from afd_mobile.artifacts import read_manifest
-from tests.delegate_engines import gpu_engine, needs_gpu_engine, xnnpack_log
+from tests.delegate_engines import gpu_engine, xnnpack_log
 
 SHIPPED = ("afd-mobilenet_v2-mobile", "afd-mobilenet_v2-paper", "afd-squeezenet1_1-mobile")
 
@@ -61,7 +61,7 @@ def test_the_rules_count_what_xnnpacks_log_counts(
     assert len(expected.partitions) == 1
 
 
-@needs_gpu_engine
+@pytest.mark.engine
 def test_the_gpu_engine_takes_every_shipped_file_whole(
     corrected: Path, shipped: dict[str, Path], tmp_path: Path
 ) -> None:
