@@ -18,7 +18,8 @@ def main() -> None:
     faults = "\n".join(f"  {name:<20}{what}" for name, what in FAULTS.items())
     parser = argparse.ArgumentParser(
         prog="python -m tests.virtual_phone",
-        description="A phone for `adb connect 127.0.0.1:PORT`; Ctrl-C ends it.",
+        description="A phone for `adb connect 127.0.0.1:PORT`. Ctrl-C ends it; Enter plugs it in "
+        "again where a fault unplugged it.",
         epilog=f"faults, as NAME or NAME@N, from the N-th start of benchmark_model on:\n{faults}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,7 +40,13 @@ def main() -> None:
         with phone:
             sys.stdout.write(f"{arguments.profile} at 127.0.0.1:{phone.port}, files in {folder}\n")
             sys.stdout.flush()
+            threading.Thread(target=_plug_in_at_enter, args=(phone,), daemon=True).start()
             ended.wait()
+
+
+def _plug_in_at_enter(phone: VirtualPhone) -> None:
+    for _ in sys.stdin:
+        phone.plug_in()
 
 
 main()

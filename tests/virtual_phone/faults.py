@@ -8,7 +8,8 @@ from dataclasses import dataclass
 FAULTS = {
     "unauthorized": "asks for a key's signature and never accepts one",
     "offline": "takes the connection and never answers",
-    "unplugged": "once: the connection drops and is refused for some seconds, then all is well",
+    "unplugged": "once: the cable is pulled when benchmark_model has started, and stays out",
+    "unplugged-in-push": "once: the cable is pulled in the middle of a push, and stays out",
     "storage-full": "what is pushed ends with No space left on device; df shows it",
     "out-of-memory": "once: benchmark_model is killed, exit code 137",
     "hang": "once: benchmark_model never ends",
@@ -33,7 +34,7 @@ FAULTS = {
 }
 # Of the harness app; the others are the phone's and benchmark_model's.
 OF_THE_APP = ("no-room-for-apps", "app-killed", "app-crash", "app-hang", "half-json")
-ONCE = ("unplugged", "out-of-memory", "hang")
+ONCE = ("unplugged", "unplugged-in-push", "out-of-memory", "hang")
 _FROM_THE_BEGINNING = ("unauthorized", "offline", "storage-full", "low-battery", "screen-off",
                        "no-room-for-apps")  # fmt: skip
 

@@ -30,11 +30,11 @@ from tests.virtual_phone.adb_protocol import Connection, Greeting, Service, Stre
 from tests.virtual_phone.file_tree import FileTree
 from tests.virtual_phone.phone_state import Invocation, PhoneState
 from tests.virtual_phone.profile import Profile, load_profile
-from tests.virtual_phone.shell_service import run_plain, run_v2
+from tests.virtual_phone.shell_service import answer_plain, answer_v2, run_plain, run_v2
+from tests.virtual_phone.small_shell import SmallShell
 from tests.virtual_phone.sync_service import SyncService
 
-UNPLUGGED_S = 3.0
-_UNPLUG_AFTER_S = 0.3
+_LIMIT_S = 60
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _STAND_IN = Path(__file__).parent / "bin" / "stand_in"
 # The host's own, under toybox's names. Nothing else of the host is on the phone's path.
@@ -71,7 +71,7 @@ class VirtualPhone:
         self._connections: set[Connection] = set()
         self._programs: set[asyncio.StreamWriter] = set()  # each a stand-in that asks
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unpluggings: set[asyncio.Task[None]] = set()
+        self._shell = SmallShell(self.state, self._environment)
         self._server: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -79,9 +79,9 @@ class VirtualPhone:
         self._thread = threading.Thread(target=self._run, name=f"virtual phone {profile}")
 
     def __enter__(self) -> Self:
-        self._install()
+        self._make_folders()
         self._thread.start()
-        self._ready.result(timeout=30)
+        self._ready.result(timeout=_LIMIT_S)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,7 +89,7 @@ class VirtualPhone:
         for package in self.state.packages.names:
             self.state.packages.stop(package)
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=_LIMIT_S)
         assert not self._thread.is_alive(), "the virtual phone does not end"
 
     @property
@@ -119,10 +119,11 @@ class VirtualPhone:
     def faults(self, texts: Sequence[str]) -> None:
         self.state.set_faults(texts)
 
-    def unplug(self) -> None:
-        """Pulls the cable for `UNPLUGGED_S`."""
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._spawn_unplugging, 0.0)
+    def plug_in(self) -> None:
+        """After the faults `unplugged` and `unplugged-in-push`."""
+        assert self._loop is not None and self._server is not None
+        if not self._server.is_serving():
+            asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(timeout=_LIMIT_S)
 
     # --- the daemon -------------------------------------------------------------------------------
 
@@ -143,32 +144,25 @@ class VirtualPhone:
         try:
             await self._stopping.wait()
         finally:
-            for unplugging in self._unpluggings:
-                unplugging.cancel()
             control.close()
-            self._drop()
+            self._unplug()
             for writer in self._programs:
                 writer.close()
-            await asyncio.gather(*self._tasks, *self._unpluggings, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._attend, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def _drop(self) -> None:
+    def _unplug(self) -> None:
         assert self._server is not None
         self._server.close()
         for connection in self._connections:
             connection.drop()
 
-    def _spawn_unplugging(self, delay_s: float) -> None:
-        self._unpluggings.add(asyncio.get_running_loop().create_task(self._unplugging(delay_s)))
-
-    async def _unplugging(self, delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
-        self._drop()
-        await asyncio.sleep(UNPLUGGED_S)
-        await self._listen()
+    def _unplug_in_push(self) -> None:
+        if self.state.once("unplugged-in-push"):
+            self._unplug()
 
     def _keep(self, task: asyncio.Task[None] | None) -> None:
         assert task is not None
@@ -206,12 +200,19 @@ class VirtualPhone:
         if rest:
             self.state.commands.append(rest)
         self.state.write_files()
-        run = partial(run_v2, terminal="pty" in options) if "v2" in options else run_plain
+        v2, terminal = "v2" in options, "pty" in options
+        if rest and (program := self._shell.read(rest)) is not None:
+            answer = partial(answer_v2, terminal=terminal) if v2 else answer_plain
+            return partial(answer, program=program)
+        self._install()
+        run = partial(run_v2, terminal=terminal) if v2 else run_plain
         return partial(run, command=rest, tree=self.state.tree, environment=self._environment())
 
     async def _sync(self, stream: Stream) -> None:
         self.state.write_files()
-        await SyncService(stream, self.state.tree, lambda: self.state.has("storage-full")).serve()
+        await SyncService(
+            stream, self.state.tree, lambda: self.state.has("storage-full"), self._unplug_in_push
+        ).serve()
 
     # --- its programs -----------------------------------------------------------------------------
 
@@ -227,22 +228,27 @@ class VirtualPhone:
             "PYTHONPATH": f"{_REPOSITORY}:{_REPOSITORY}/export",
         }
 
-    def _install(self) -> None:
-        """Folders, and programs in /system/bin."""
+    def _make_folders(self) -> None:
         for name in ("data/local/tmp", "storage/emulated/0", "system/bin", "vendor/lib64"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         (self.root / "sdcard").symlink_to("storage/emulated/0")
+        self.state.write_files()
+
+    def _install(self) -> None:
+        """Programs in /system/bin, for the host's shell; what the daemon answers needs none."""
+        folder = self.root / "system/bin"
+        if (folder / "sh").exists():
+            return
         for tool in _HOST_TOOLS:
             # Copies rather than links: what writes to /system/bin/cat must not reach the host's.
-            shutil.copy(shutil.which(tool) or tool, self.root / "system/bin" / tool)
+            shutil.copy(shutil.which(tool) or tool, folder / tool)
         programs = {"python3": f'#!/bin/sh\nexec {sys.executable} "$@"\n'}
         source = _STAND_IN.read_text(encoding="utf-8")
         programs |= dict.fromkeys(stand_ins.COMMANDS, f"#!{sys.executable} -IS\n{source}")
         for name, text in programs.items():
-            path = self.root / "system/bin" / name
+            path = folder / name
             path.write_text(text, encoding="utf-8")
             path.chmod(0o755)
-        self.state.write_files()
 
     async def _control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A stand-in asks once; benchmark_model stays connected until it ends."""
@@ -255,8 +261,8 @@ class VirtualPhone:
                     stand_ins.answer(self.state, request["arguments"])))  # fmt: skip
                 return
             invocation = self.state.start(request["arguments"], request["pid"])
-            if self.state.has("unplugged"):
-                self._spawn_unplugging(_UNPLUG_AFTER_S)
+            if self.state.once("unplugged"):
+                self._unplug()
             await _say(writer, self._plan())
             with contextlib.suppress(ConnectionError):
                 await reader.read()

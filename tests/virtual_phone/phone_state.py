@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.virtual_phone.faults import Fault, parse_faults
@@ -37,6 +37,7 @@ class PhoneState:
     Attributes:
         commands: every command line that came over adb, as it came.
         settings: namespace -> key -> value, as `settings` keeps them.
+        now_s: a clock that only goes on.
     """
 
     profile: Profile
@@ -53,11 +54,13 @@ class PhoneState:
     fixed_performance: bool = False
     awake: bool = True
     faults: tuple[Fault, ...] = ()
-    _booted_s: float = field(default_factory=lambda: time.monotonic() - 4217.0)
+    now_s: Callable[[], float] = time.monotonic
     _heat: tuple[float, float] = (0.0, 0.0)  # degrees above rest, and when
+    _written: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.packages = Packages(self.profile, self.tree, self.has)
+        self._booted_s = self.now_s() - 4217.0
 
     def set_faults(self, texts: Sequence[str]) -> None:
         """From now on; ValueError names one that there is not."""
@@ -66,12 +69,19 @@ class PhoneState:
     def has(self, fault: str) -> bool:
         return any(f.name == fault and f.hits(len(self.invocations)) for f in self.faults)
 
+    def once(self, fault: str) -> bool:
+        """Whether it is there; not any more from then on."""
+        there = self.has(fault)
+        if there:
+            self.faults = tuple(f for f in self.faults if f.name != fault)
+        return there
+
     def start(self, arguments: Sequence[str], pid: int) -> Invocation:
         """benchmark_model begins."""
         invocation = Invocation(tuple(self.tree.phone_text(a) for a in arguments), pid)
         self.invocations.append(invocation)
         if self.has("hot"):
-            self._heat = (self.heat_c + HEAT_PER_START_C, time.monotonic())
+            self._heat = (self.heat_c + HEAT_PER_START_C, self.now_s())
         return invocation
 
     # --- what changes with time and faults ----------------------------------------------------
@@ -80,7 +90,7 @@ class PhoneState:
     def heat_c(self) -> float:
         """Degrees above rest."""
         degrees, when = self._heat
-        return max(0.0, degrees - COOLING_C_PER_S * (time.monotonic() - when))
+        return max(0.0, degrees - COOLING_C_PER_S * (self.now_s() - when))
 
     def celsius(self, sensor: Sensor) -> float:
         # A battery warms slowest.
@@ -127,7 +137,7 @@ class PhoneState:
 
     def write_files(self) -> None:
         """/proc and /sys as they are now."""
-        up_s = time.monotonic() - self._booted_s
+        up_s = self.now_s() - self._booted_s
         cores = range(len(self.profile.top_khz))
         free_kb = self.profile.memory_kb * 2 // 5
         files = {
@@ -150,7 +160,9 @@ class PhoneState:
         for number, (kind, celsius) in enumerate(self._zones()):
             folder = f"sys/class/thermal/thermal_zone{number}"
             files |= {f"{folder}/type": kind, f"{folder}/temp": f"{celsius * 1000:.0f}"}
-        for name, text in files.items():
+        changed = {name: text for name, text in files.items() if self._written.get(name) != text}
+        self._written |= changed
+        for name, text in changed.items():
             path = self.tree.root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             # In one step: another shell may be reading.

@@ -8,18 +8,17 @@ import os
 import signal
 import struct
 from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from tests.virtual_phone.adb_protocol import Stream
 from tests.virtual_phone.file_tree import FileTree, OutputFilter
+from tests.virtual_phone.small_shell import Program, Write
 
 _PACKET = struct.Struct("<BI")
 _STDIN, _STDOUT, _STDERR, _EXIT, _CLOSE_STDIN = range(5)
 _CHUNK = 1 << 16
 _GRACE_S = 0.5
-
-Write = Callable[[bytes], Awaitable[None]]
 
 
 async def run_plain(
@@ -47,9 +46,6 @@ async def run_v2(
     """
     process = await _start(command, tree, environment, merged=terminal)
 
-    def write_as(kind: int) -> Write:
-        return lambda data: stream.write(_PACKET.pack(kind, len(data)) + data)
-
     async def feed(stdin: asyncio.StreamWriter) -> None:
         while True:
             kind, length = _PACKET.unpack(await stream.reader.readexactly(_PACKET.size))
@@ -60,12 +56,44 @@ async def run_v2(
             elif kind == _CLOSE_STDIN:
                 stdin.close()
 
-    pumps = [_pump(process.stdout, write_as(_STDOUT), tree)]
+    pumps = [_pump(process.stdout, _writer(stream, _STDOUT), tree)]
     if not terminal:
-        pumps.append(_pump(process.stderr, write_as(_STDERR), tree))
+        pumps.append(_pump(process.stderr, _writer(stream, _STDERR), tree))
     code = await _attend(stream, process, pumps, feed)
     # As a shell says it of its child: 128 plus the signal.
-    await write_as(_EXIT)(bytes([code if code >= 0 else 128 - code]))
+    await _writer(stream, _EXIT)(bytes([code if code >= 0 else 128 - code]))
+
+
+async def answer_plain(stream: Stream, program: Program) -> None:
+    """As `run_plain`, by the daemon's own shell."""
+    await _until_closed(stream, program(stream.write, stream.write))
+
+
+async def answer_v2(stream: Stream, program: Program, *, terminal: bool) -> None:
+    """As `run_v2`, by the daemon's own shell."""
+    out = _writer(stream, _STDOUT)
+    code = await _until_closed(stream, program(out, out if terminal else _writer(stream, _STDERR)))
+    await _writer(stream, _EXIT)(bytes([code]))
+
+
+async def _until_closed(stream: Stream, running: Coroutine[Any, Any, int]) -> int:
+    """Raises: ConnectionError where the host closes the stream first; nothing runs on then."""
+    task = asyncio.ensure_future(running)
+    gone = asyncio.ensure_future(stream.closed.wait())
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ConnectionResetError("stream closed by the host")
+        return task.result()
+    finally:
+        for future in (task, gone):
+            future.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+def _writer(stream: Stream, kind: int) -> Write:
+    """What sends packets of this kind."""
+    return lambda data: stream.write(_PACKET.pack(kind, len(data)) + data)
 
 
 async def _start(

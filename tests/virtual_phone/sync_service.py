@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.virtual_phone.adb_protocol import Stream
 from tests.virtual_phone.file_tree import FileTree
@@ -21,10 +23,17 @@ class SyncService:
 
     Args:
         full: whether the phone's storage is full right now.
+        data_came: called after every part of a file that arrived.
     """
 
-    def __init__(self, stream: Stream, tree: FileTree, full: Callable[[], bool]) -> None:
-        self._stream, self._tree, self._full = stream, tree, full
+    def __init__(
+        self,
+        stream: Stream,
+        tree: FileTree,
+        full: Callable[[], bool],
+        data_came: Callable[[], None],
+    ) -> None:
+        self._stream, self._tree, self._full, self._data_came = stream, tree, full, data_came
 
     async def serve(self) -> None:
         """Request after request, until QUIT or the host leaves."""
@@ -76,37 +85,55 @@ class SyncService:
         await self._stream.write(b"DONE" + bytes(padding))
 
     async def _receive(self, path: Path, mode: int) -> None:
-        """One file, or one symbolic link whose target is the content."""
-        reason, content = None, None
+        """One file, or one symbolic link whose target is the content; whole, or not at all."""
         try:
-            if not self._tree.writable(path):
-                raise OSError(errno.EROFS, "")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            content = path.open("wb")
+            content = self._create(path)
         except OSError as error:
-            reason = f"couldn't create file: {os.strerror(error.errno or 0)}"
+            with contextlib.suppress(OSError):
+                await self._take(None)
+            await self._fail(f"couldn't create file: {os.strerror(error.errno or 0)}")
+            return
+        try:
+            with content:
+                modified_s = await self._take(content)
+            _finish(path, mode, modified_s)
+        except BaseException as error:  # also where the host leaves in the middle
+            path.unlink()
+            if not isinstance(error, OSError):
+                raise
+            await self._fail(f"write failed: {os.strerror(error.errno or 0)}")
+        else:
+            await self._stream.write(b"OKAY" + bytes(4))
+
+    def _create(self, path: Path) -> BinaryIO:
+        if not self._tree.writable(path):
+            raise OSError(errno.EROFS, "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        return path.open("wb")
+
+    async def _take(self, content: BinaryIO | None) -> int:
+        """All data of one file; returns when it was last changed, in seconds since 1970.
+
+        Raises:
+            OSError: it could not be written; everything was read nevertheless.
+            asyncio.IncompleteReadError: the host left in the middle.
+        """
+        full = False
         while True:
             kind, number = await self._head()
             if kind == b"DONE":
                 break
             if kind != b"DATA":
-                await self._fail(f"invalid data message {kind.decode(errors='replace')}")
-                return
+                raise OSError(errno.EBADMSG, "")
             data = await self._stream.reader.readexactly(number)
-            if self._full() and reason is None:
-                reason = f"write failed: {os.strerror(errno.ENOSPC)}"
-            if content is not None and reason is None:
+            full = full or self._full()
+            if content is not None and not full:
                 content.write(data)
-        if content is not None:
-            content.close()
-        if reason is not None:
-            if content is not None:
-                path.unlink()
-            await self._fail(reason)
-            return
-        _finish(path, mode, number)
-        await self._stream.write(b"OKAY" + bytes(4))
+            self._data_came()
+        if full:
+            raise OSError(errno.ENOSPC, "")
+        return number
 
     async def _send(self, path: Path) -> None:
         try:
