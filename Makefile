@@ -1,47 +1,61 @@
-# make setup | demo | test | apk | accuracy | check. Everything is installed into .venv, which `setup` keeps current.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# make setup | demo | test | test-all | apk | accuracy | check. Everything is installed into .venv, which
+# `setup` keeps current. TORCH_BACKEND=cpu: a smaller torch, from PyTorch's own index.
 BIN := .venv/bin
+UV ?= $(or $(shell command -v uv),.venv-uv/bin/uv)
 READY := .venv/.ready
+PYTEST := $(BIN)/python -m pytest -n auto
 
-.PHONY: setup demo test apk accuracy check gpu-env mediapipe-env tflite214-env arm64-check clean
+.PHONY: setup demo test test-all test-engines apk accuracy check gpu-env mediapipe-env tflite214-env arm64-check clean
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
-	@# So that processes start faster; some packages hold files that do not compile.
-	$(BIN)/python -m compileall -q -j 2 .venv/lib >/dev/null 2>&1 || true
-	touch $@
+# uv finds Python 3.11 whatever `python3` is, or gets it. Bytecode: so that processes start faster.
+$(READY): pyproject.toml constraints.txt | $(filter .venv-uv/%,$(UV))
+	@echo "Setting up .venv, once: about 4 GB to download and 8 GB on disk, most of it torch and tensorflow."
+	test -x $(BIN)/python3.11 || $(UV) venv --clear --python 3.11 .venv
+	$(UV) pip install --python $(BIN)/python --compile-bytecode --constraint constraints.txt \
+	  $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --editable '.[dev]'
+	@touch $@
+
+.venv-uv/bin/uv:
+	@echo "Getting uv, which sets up the rest."
+	python3 -m venv .venv-uv || { echo "Install uv, or Python's venv (Debian: python3-venv), first." >&2; exit 1; }
+	.venv-uv/bin/python -m pip install --quiet uv
 
 demo: setup
 	$(BIN)/afd-export --fuse --out exports/demo-corrected --force
 	$(BIN)/afd-export --fuse --checkpoint none --backbone mobilenet_v2 --precision float32 --out exports/demo-plain --force
 	$(BIN)/python -m afd_export.demo exports/demo-plain exports/demo-corrected exports/demo.png
 
-# More workers than two cores have, for many tests wait for adb; the app's own tests too, or a line that says what they lack.
 test: setup
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python android_app/build_apk.py --test-only
+	$(PYTEST)
 
-# The harness app for Android: android_app/target/afd-harness-VERSION.apk.
+# Also what needs other runtimes, engines, an Android toolchain or a browser; sets up what it can, and
+# names the Debian packages that it lacks.
+test-all: test test-engines
+
+test-engines: apk gpu-env mediapipe-env tflite214-env arm64-check
+	$(PYTEST) -m engine
+
+# The harness app for Android, tested and built: android_app/target/afd-harness-VERSION.apk.
 apk: setup
 	$(BIN)/python android_app/build_apk.py
 
-# LiteRT with its GPU engine, for the one test that drives it; newer than onnx2tf allows.
-gpu-env: setup
-	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
-	$(BIN)/uv pip install --quiet --python .venv-gpu/bin/python ai-edge-litert==2.3.0 numpy==1.26.4
+# LiteRT with its GPU engine; newer than onnx2tf allows.
+gpu-env: .venv-gpu/.ready
+.venv-gpu/.ready: PACKAGES := ai-edge-litert==2.3.0 numpy==1.26.4
 
-# MediaPipe, for the test that has it read the metadata; its numpy is newer than onnx2tf allows.
-mediapipe-env: setup
-	test -x .venv-mediapipe/bin/python || $(PYTHON) -m venv .venv-mediapipe
-	$(BIN)/uv pip install --quiet --python .venv-mediapipe/bin/python mediapipe==1.2.2 numpy==2.4.6
+# MediaPipe, which reads the metadata; its numpy is newer than onnx2tf allows.
+mediapipe-env: .venv-mediapipe/.ready
+.venv-mediapipe/.ready: PACKAGES := mediapipe==1.2.2 numpy==2.4.6
 
-# TensorFlow Lite as of 2023, for the test that replays exports there.
-tflite214-env: setup
-	test -x .venv-tflite214/bin/python || $(PYTHON) -m venv .venv-tflite214
-	$(BIN)/uv pip install --quiet --python .venv-tflite214/bin/python tflite-runtime==2.14.0 numpy==1.26.4
+# TensorFlow Lite as of 2023, which replays exports.
+tflite214-env: .venv-tflite214/.ready
+.venv-tflite214/.ready: PACKAGES := tflite-runtime==2.14.0 numpy==1.26.4
+
+.venv-gpu/.ready .venv-mediapipe/.ready .venv-tflite214/.ready: Makefile | setup
+	$(UV) venv --quiet --clear --python 3.11 $(@D)
+	$(UV) pip install --quiet --python $(@D)/bin/python $(PACKAGES)
+	@touch $@
 
 # An export on an emulated arm64 processor: the old runtime on an old core, this LiteRT on one with
 # dot products (SME is left out: see docs/runtimes.md). Needs Debian 12 and its package qemu-user.
@@ -49,12 +63,15 @@ EXPORT ?= exports/demo-corrected
 ARM64 := .arm64-root
 REPLAY := -L $(ARM64) $(ARM64)/usr/bin/python3.11 -I tests/runtimes/replay.py
 
-arm64-check: setup $(ARM64)/.ready
+arm64-check: $(EXPORT)/manifest.json $(ARM64)/.ready
 	qemu-aarch64 -cpu cortex-a57 $(REPLAY) tflite-runtime $(EXPORT)
 	qemu-aarch64 -cpu max,sme=off $(REPLAY) ai-edge-litert $(EXPORT)
 
 $(ARM64)/.ready: tests/runtimes/arm64-root.sh constraints.txt | setup
-	tests/runtimes/arm64-root.sh $(ARM64)
+	tests/runtimes/arm64-root.sh $(ARM64) $(UV)
+
+exports/demo-corrected/manifest.json:
+	$(MAKE) demo
 
 # The whole accuracy table, from the exported files; IMAGES: folders named by wnid; CALIBRATION: other
 # pictures, for int8.
@@ -97,7 +114,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/uv pip check --quiet --python $(BIN)/python
+	$(UV) pip check --quiet --python $(BIN)/python
 
 clean:
-	rm -rf .venv .venv-gpu .venv-mediapipe .venv-tflite214 .arm64-root android_app/target exports .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-* .arm64-root android_app/target exports .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes an arm64 root with Python 3.11 and two TFLite runtimes, for `qemu-aarch64 -L ROOT`: whole or
 # not at all. Packages are only unpacked, so it takes no rights, no chroot and no binfmt_misc.
-# Needs Debian 12's package sources and the uv of `make setup`.
+# Needs Debian 12's package sources, and uv as the second argument.
 set -euo pipefail
 root=$(realpath -m "$1")
-uv=.venv/bin/uv
+uv=$2
 
 work=$(mktemp -d "$root.XXXXXX")
 trap 'rm -rf "$work"' EXIT
