@@ -13,7 +13,7 @@ from typing import Any
 from afd_mobile.errors import InputError
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Stage(str, Enum):
@@ -83,9 +83,35 @@ def read_versioned(path: Path, schema_version: int, remedy: str) -> dict[str, An
         raise InputError(f"{path} cannot be read: {error}; {remedy}") from error
     found = content.get("schema_version") if isinstance(content, dict) else None
     if found != schema_version:
-        raise InputError(f"{path} has schema version {found}, expected {schema_version}")
+        raise InputError(f"{path} has schema version {found}, expected {schema_version}; {remedy}")
     result: dict[str, Any] = content
     return result
+
+
+def file_of(folder: Path, recorded: str) -> Path:
+    """The file that the manifest of `folder` names, which may only lie in it.
+
+    Every reader of such a path uses this. Links are followed first: one that leads out of the
+    folder is refused as well, since whoever made the manifest may have made the link.
+
+    Args:
+        recorded: as the manifest has it, relative to `folder`.
+
+    Raises:
+        InputError: an absolute path, one with `..`, or a link out of the folder.
+    """
+    try:
+        relative = Path(recorded)
+        plain = not relative.is_absolute() and ".." not in relative.parts
+        inside = plain and (folder / relative).resolve().is_relative_to(folder.resolve())
+    except (OSError, TypeError, ValueError, RuntimeError):  # no text, a NUL byte, a loop of links
+        inside = False
+    if not inside:
+        raise InputError(
+            f"{folder / MANIFEST} names {recorded!r}, which is no file of its folder; "
+            "export again with afd-export"
+        )
+    return folder / relative
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import sys
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from afd_mobile.backbone_names import BackboneName, Factory
 from afd_mobile.checkpoint import load_strictly, read_state_dict
 from afd_mobile.datasets import nchw
 from afd_mobile.dct import BLOCK
@@ -82,9 +84,18 @@ class Backbone:
     weights: str
     trained: bool
 
+    def weights_sha256(self) -> str:
+        """Over all weights and buffers of both parts, by name."""
+        digest = hashlib.sha256()
+        for part in (self.head, self.tail):
+            for key, value in part.state_dict().items():
+                digest.update(key.encode())
+                digest.update(value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
 
 def load_backbone(
-    name: str,
+    name: BackboneName,
     *,
     tap: str | None = None,
     weights: str = "auto",
@@ -97,6 +108,8 @@ def load_backbone(
     """A classifier by name with its weights, cut at `tap`.
 
     Args:
+        name: of torchvision or timm; or a Factory, whose code is run. A name that comes from a
+            file goes through `recorded_backbone` first.
         tap: a node's name or one of the backbone's own (D1 ...); default: the first in NAMED_TAPS.
         weights: `auto`, `random` or a file.
         mean, std, input_size: override the network's own record.
@@ -107,6 +120,7 @@ def load_backbone(
         InputError: an unknown network or tap, or weights that are missing or do not fit.
     """
     source = _source_of(name)
+    name = source.name
     torch.manual_seed(seed)
     model = source.build(None)
     trained, origin = weights != "random", "random"
@@ -192,9 +206,9 @@ class _Source:
     download: Callable[[], dict[str, Tensor]] | None
 
 
-def _source_of(name: str) -> _Source:
-    if ":" in name:
-        return _factory_source(name)
+def _source_of(name: BackboneName) -> _Source:
+    if isinstance(name, Factory):
+        return _factory_source(name.name)
     # Both libraries are slow to import; a person's own factory may need neither.
     from torchvision import models
 
@@ -202,7 +216,8 @@ def _source_of(name: str) -> _Source:
         return _torchvision_source(name)
     import timm
 
-    if timm.is_model(name):
+    # Its own is_model() takes any text after a dot.
+    if name in timm.list_models(include_tags=True) or name in timm.list_models():
         return _timm_source(name)
     known = [*NAMED_TAPS, *models.list_models(module=models), *timm.list_models()]
     raise InputError(f"unknown backbone {name!r}{_nearest(name, known)}")

@@ -52,7 +52,21 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "training": json.dumps(dict(checkpoint.training)),
     }
     state = {k: v.detach().cpu().contiguous() for k, v in checkpoint.module.state_dict().items()}
-    write_whole(path, save(state, metadata))
+    write_whole(path, _in_order(save(state, metadata)))
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same safetensors file with its metadata in alphabetical order.
+
+    The library writes them in another order every time. Layout: the header's length in 8 bytes,
+    little-endian; the header, JSON padded with spaces to a multiple of 8; the tensors.
+    """
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + file[start:]
 
 
 def find_checkpoint(name: str) -> Path:
@@ -92,10 +106,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     load_strictly(module, state, what=f"checkpoint {path}")
     return Checkpoint(
         module=module.eval().requires_grad_(False),
-        backbone=_parsed(path, "backbone", lambda: json.loads(metadata.get("backbone", "null"))),
-        tap=_parsed(path, "tap", lambda: json.loads(metadata.get("tap", "null"))),
-        training=_parsed(path, "training", lambda: json.loads(metadata.get("training", "{}"))),
+        backbone=_parsed(path, "backbone", lambda: _text(metadata.get("backbone", "null"))),
+        tap=_parsed(path, "tap", lambda: _text(metadata.get("tap", "null"))),
+        training=_parsed(
+            path, "training", lambda: dict(json.loads(metadata.get("training", "{}")))
+        ),
     )
+
+
+def _text(encoded: str) -> str | None:
+    value = json.loads(encoded)
+    if not (value is None or isinstance(value, str)):
+        raise ValueError(f"{value!r} is no text")
+    return value
 
 
 def _config(metadata: Mapping[str, str]) -> AfdConfig:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from afd_mobile.backbone_names import recorded_backbone, typed_backbone
 from afd_mobile.command import Parser, one_of, positive, run_command
 from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition
 from afd_mobile.errors import InputError, OutputError, UsageError
@@ -32,9 +33,10 @@ def _train_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--backbone",
+        type=typed_backbone,
         required=True,
         metavar="NAME",
-        help="torchvision or timm classifier, or package.module:factory",
+        help="torchvision or timm classifier, or package.module:factory, which is run",
     )
     add(
         "--tap", metavar="NODE", help="node whose output is corrected (default: the backbone's own)"
@@ -106,6 +108,16 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         default=max(1, (os.cpu_count() or 2) - 1),
         metavar="N",
         help="processes that read and compress pictures (default: one less than the cores)",
+    )
+
+
+def _add_factory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--backbone",
+        type=typed_backbone,
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="the classifier's own code, where the checkpoint or export names a factory: it is "
+        "run only if you type it here",
     )
 
 
@@ -238,6 +250,7 @@ def _eval_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="checkpoint (file or shipped name), export folder, or a .tflite or .onnx in one",
     )
+    _add_factory(parser)
     add(
         "--against",
         default="direct",
@@ -323,11 +336,11 @@ def _eval(arguments: argparse.Namespace) -> None:
     )
     device = distributed.device_of(arguments.device)
     with distributed.ranks(device):
-        model = open_predictor(arguments.model, device)
+        model = open_predictor(arguments.model, device, arguments.backbone)
         if arguments.against == "direct":
             reference = plain_predictor(model, device)
         else:
-            reference = open_predictor(arguments.against, device)
+            reference = open_predictor(arguments.against, device, arguments.backbone)
         if len(names) != model.classes:
             raise InputError(
                 f"{source} names {len(names)} classes, but {model.name} has {model.classes}; give "
@@ -423,6 +436,7 @@ def _drift_parser() -> argparse.ArgumentParser:
         metavar="NAME|PATH",
         help="(default: %(default)s)",
     )
+    _add_factory(parser)
     parser.add_argument(
         "--tap",
         metavar="NODE",
@@ -449,7 +463,8 @@ def _drift(arguments: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(path)
     if checkpoint.backbone is None:
         raise InputError(f"checkpoint {path} does not say for which classifier it is")
-    backbone = load_backbone(checkpoint.backbone, tap=arguments.tap or checkpoint.tap)
+    name = recorded_backbone(checkpoint.backbone, arguments.backbone, what=f"checkpoint {path}")
+    backbone = load_backbone(name, tap=arguments.tap or checkpoint.tap)
     module = checkpoint.module if backbone.tap == checkpoint.tap else None
     curves = drift.measure_drift(backbone, module, tqdm(images, unit="picture"))
     maps = drift.drift_maps(backbone, module, read_image(images[0]), QUALITIES)

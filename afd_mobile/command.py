@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import NoReturn, TypeVar
 
 from afd_mobile import __version__
 from afd_mobile.errors import AfdError, ConversionError, InputError, UsageError
+from afd_mobile.terminal import printable
 
 E = TypeVar("E", bound=Enum)
 
@@ -33,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"afd-mobile {__version__}")
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {message}; see {self.prog} --help", file=sys.stderr)
+        print(f"{self.prog}: error: {printable(message)}; see {self.prog} --help", file=sys.stderr)
         sys.exit(UsageError.exit_code)
 
 
@@ -42,17 +44,31 @@ def run_command(
 ) -> None:
     """Parses the arguments, runs the command and exits with its code.
 
-    SIGTERM is treated as Ctrl-C, so that half-made output is cleared away on both.
+    SIGTERM is treated as Ctrl-C, so that half-made output is cleared away on both. Where whoever
+    reads the output has gone (`| head`), it ends in silence, with the code that a shell gives for
+    SIGPIPE.
     """
+    try:
+        try:
+            _run(command, parser)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _run(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command(arguments)
     except AfdError as error:
         if isinstance(error, ConversionError) and error.chatter:
-            print("\n".join(error.chatter.splitlines()[-30:]), file=sys.stderr)
-        message = " ".join(str(error).split())
-        print(f"{parser.prog}: error: {message}", file=sys.stderr)
+            for line in error.chatter.splitlines()[-30:]:
+                print(printable(line), file=sys.stderr)
+        print(f"{parser.prog}: error: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         extra = "bench" if parser.prog == "afd-bench" else "export"

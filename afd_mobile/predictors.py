@@ -13,7 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, read_manifest, sha256
+from afd_mobile.artifacts import (
+    MANIFEST,
+    InputRange,
+    Precision,
+    Scope,
+    file_of,
+    read_manifest,
+    sha256,
+)
+from afd_mobile.backbone_names import BackboneName, recorded_backbone
 from afd_mobile.backbones import Backbone, classifier, load_backbone
 from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
 from afd_mobile.errors import InputError
@@ -46,22 +55,28 @@ class Predictor:
     backbone: Callable[[], Backbone]
 
 
-def open_predictor(target: str, device: torch.device) -> Predictor:
+def open_predictor(
+    target: str, device: torch.device, typed: BackboneName | None = None
+) -> Predictor:
     """A checkpoint (a file, or a shipped one's name), an export folder, or a model file in one.
 
     Of a folder the float32 TFLite file is taken, or the only one there is. Checkpoints run on
     `device`, files on the CPU.
+
+    Args:
+        typed: the classifier that the person typed; a factory that the target names is run only
+            if it is this one.
 
     Raises:
         InputError: nothing of the kind, or not said what it is fed with.
     """
     path = Path(target)
     if path.is_dir():
-        return _exported(_shipped_file(path))
+        return _exported(_shipped_file(path), typed)
     if path.suffix in (".onnx", ".tflite"):
         if not path.is_file():
             raise InputError(f"no such file: {path}")
-        return _exported(path)
+        return _exported(path, typed)
     checkpoint = find_checkpoint(target)
     loaded = load_checkpoint(checkpoint)
     if loaded.backbone is None:
@@ -69,7 +84,8 @@ def open_predictor(target: str, device: torch.device) -> Predictor:
             f"checkpoint {checkpoint} does not say for which classifier; export it with "
             "afd-export --backbone NAME and give the folder"
         )
-    backbone = load_backbone(loaded.backbone, tap=loaded.tap)
+    name = recorded_backbone(loaded.backbone, typed, what=f"checkpoint {checkpoint}")
+    backbone = load_backbone(name, tap=loaded.tap)
     return Predictor(
         checkpoint.stem,
         sha256(checkpoint),
@@ -115,10 +131,10 @@ def _shipped_file(folder: Path) -> Path:
     if len(chosen) != 1:
         names = ", ".join(f["path"] for f in files) or "no .tflite"
         raise InputError(f"{folder} holds {names}; give the file to evaluate")
-    return folder / str(chosen[0]["path"])
+    return file_of(folder, chosen[0]["path"])
 
 
-def _exported(path: Path) -> Predictor:
+def _exported(path: Path, typed: BackboneName | None) -> Predictor:
     """A model file, fed as the manifest beside it says."""
     if not (path.parent / MANIFEST).is_file():
         raise InputError(
@@ -158,7 +174,7 @@ def _exported(path: Path) -> Predictor:
         classes,
         corrects,
         logits,
-        lambda: _recorded_backbone(path, manifest),
+        lambda: _recorded_backbone(path, manifest, typed),
     )
 
 
@@ -195,23 +211,27 @@ def _onnxruntime(path: Path) -> tuple[_Run, _Shape, _Shape]:
     return run, (n, *chw[1:], *chw[:1]), tuple(result.shape)
 
 
-def _recorded_backbone(path: Path, manifest: dict[str, Any]) -> Backbone:
+def _recorded_backbone(
+    path: Path, manifest: dict[str, Any], typed: BackboneName | None
+) -> Backbone:
     record = manifest["backbone"]
     with _well_formed(path.parent):
         name, tap = str(record["name"]), str(record["tap"])
         weights = "auto" if record["trained"] else "random"
         own, seed = record["weights"] == "file", int(manifest["seed"])
+        mean, std = (tuple(map(float, record[key])) for key in ("mean", "std"))
+        size = int(record["input_size"])
     if own:
         raise InputError(
             f"{path} was exported with a person's own weights for {name}; compare it "
             "with another export: --against FOLDER"
         )
     return load_backbone(
-        name,
+        recorded_backbone(name, typed, what=str(path.parent / MANIFEST)),
         tap=tap,
         weights=weights,
-        mean=tuple(record["mean"]),
-        std=tuple(record["std"]),
-        input_size=int(record["input_size"]),
+        mean=mean,
+        std=std,
+        input_size=size,
         seed=seed,
     )

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, to_json
+from afd_mobile.backbone_names import typed_backbone
 from afd_mobile.command import Parser, one_of, positive, run_command
+from afd_mobile.errors import AfdError, ConversionError, ParityError
 from afd_mobile.resources import DEFAULT_CHECKPOINT
 
 if TYPE_CHECKING:
@@ -39,9 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--backbone",
+        type=typed_backbone,
         metavar="NAME",
-        help="torchvision or timm classifier, or package.module:factory "
-        "(default: the checkpoint's)",
+        help="torchvision or timm classifier, or package.module:factory, which is run "
+        "(default: the checkpoint's; a factory that a checkpoint names must be typed)",
     )
     add(
         "--tap",
@@ -140,7 +143,8 @@ def _export(arguments: argparse.Namespace) -> None:
     quiet = arguments.json
     if not quiet:
         print(
-            f"{'stage':<18} {'size':>9} {'time':>7}  {'max err':>8} {'SNR':>7} {'top-1':>6}",
+            f"{'stage':<18} {'size':>9} {'time':>7}  {'max err':>8} {'SNR':>7} "
+            f"{'changed':>7} {'beyond':>6}",
             flush=True,
         )
     result = export(
@@ -151,7 +155,9 @@ def _export(arguments: argparse.Namespace) -> None:
     if quiet:
         sys.stdout.write(to_json(result.manifest).decode())
     else:
-        print(_summary(result))
+        print(_summary(result), flush=True)
+    if result.failed:
+        raise _not_published(result)
 
 
 def _line(step: Step) -> str:
@@ -161,8 +167,10 @@ def _line(step: Step) -> str:
         return f"{line}  reference"
     parity = step.result.parity
     snr = "exact" if parity.snr_db is None else f"{parity.snr_db:.0f} dB"
-    top1 = "" if parity.top1_agreement is None else f"{parity.top1_agreement:.1%}"
-    return f"{line}  {parity.max_abs_error / (parity.range or 1):>8.1e} {snr:>7} {top1:>6}"
+    line = f"{line}  {parity.max_abs_error / (parity.range or 1):>8.1e} {snr:>7}"
+    if parity.changed is None or parity.changed_beyond_error is None:
+        return line
+    return f"{line} {len(parity.changed):>7} {len(parity.changed_beyond_error):>6}"
 
 
 def _summary(result: ExportResult) -> str:
@@ -175,7 +183,12 @@ def _summary(result: ExportResult) -> str:
             f"{trained['parameters'] / 1e6:.3f} M, {trained['multiply_adds'] / 1e6:.1f} M)"
         )
     lines.append(
-        f"max err is a share of the output's range; all limits kept: {result.folder}/parity.md"
+        f"of {result.manifest['parity']['pictures']} pictures; max err: a share of the output's "
+        "range; changed: another top-1;"
+    )
+    lines.append(
+        "beyond: of these, those that the stage's error does not explain; limits: "
+        f"{result.folder}/parity.md"
     )
     lines += [
         f"  {result.folder}/{entry['path']}"
@@ -184,6 +197,21 @@ def _summary(result: ExportResult) -> str:
     ]
     lines.append(f"  {result.folder}/{MANIFEST}")
     return "\n".join(lines)
+
+
+def _not_published(result: ExportResult) -> AfdError:
+    """The error that ends an export which left precisions out: of the kind of the first one's."""
+    reasons = "; ".join(str(error) for error in result.failed.values())
+    failed = " and ".join(p.value for p in result.failed)
+    published = [f["precision"] for f in result.manifest["files"] if "precision" in f]
+    first = next(iter(result.failed.values()))
+    message = (
+        f"{failed} failed: {reasons}; {result.folder} is published without; give other pictures "
+        f"with --images, or leave {failed} out with --precision {' '.join(published)}"
+    )
+    if isinstance(first, ConversionError):
+        return ConversionError(message, chatter=first.chatter)
+    return ParityError(message)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from afd_export.pictures import scikit_image_photo
-from afd_mobile.artifacts import Precision, read_manifest
+from afd_mobile.artifacts import Precision, file_of, read_manifest
 from afd_mobile.datasets import centre_crop
 from afd_mobile.degrade import RGB, jpeg
 from afd_mobile.files import write_whole
@@ -47,7 +47,7 @@ def main(plain: Path, corrected: Path, picture: Path) -> None:
 
 def _float32_file(folder: Path) -> LiteRtModel:
     name = read_manifest(folder)["name"]
-    return LiteRtModel(folder / f"{name}_{Precision.FLOAT32.value}.tflite")
+    return LiteRtModel(file_of(folder, f"{name}_{Precision.FLOAT32.value}.tflite"))
 
 
 def _top(model: LiteRtModel, image: RGB, names: list[str]) -> Ranking:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.artifacts import Scope, sha256
+from afd_mobile.backbone_names import recorded_backbone
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from afd_mobile.errors import InputError, UsageError
@@ -64,7 +64,7 @@ def find_source(request: ExportRequest) -> ExportSource:
                 f"checkpoint {path} is an ablation (--drift-input {afd.config.drift_input}), not "
                 "for phones; measure it with afd-eval, or train with --drift-input dct"
             )
-        name = path.stem
+        name = _plain(path.stem)
     elif request.checkpoint == RANDOM_CHECKPOINT:
         torch.manual_seed(request.seed)
         afd = AfdModule(_config(request.preset, backbone)).eval().requires_grad_(False)
@@ -85,7 +85,7 @@ def find_source(request: ExportRequest) -> ExportSource:
         afd=afd,
         checkpoint=path,
         checkpoint_sha256=sha256(path) if path else None,
-        backbone_sha256=_digest(backbone.head, backbone.tail),
+        backbone_sha256=backbone.weights_sha256(),
         notices=notices,
     )
 
@@ -93,16 +93,14 @@ def find_source(request: ExportRequest) -> ExportSource:
 def _backbone(request: ExportRequest, checkpoint: Checkpoint | None, path: Path | None) -> Backbone:
     name, tap = request.backbone, request.tap
     if checkpoint is not None:
-        for what, asked, recorded in (
-            ("backbone", name, checkpoint.backbone),
-            ("tap", tap, checkpoint.tap),
-        ):
-            if asked and recorded and asked != recorded:
-                raise InputError(
-                    f"checkpoint {path} was trained for {what} {recorded}, not {asked}; "
-                    f"leave out --{what}, or train one with afd-train"
-                )
-        name, tap = name or checkpoint.backbone, tap or checkpoint.tap
+        if checkpoint.backbone is not None:
+            name = recorded_backbone(checkpoint.backbone, name, what=f"checkpoint {path}")
+        if tap and checkpoint.tap and tap != checkpoint.tap:
+            raise InputError(
+                f"checkpoint {path} was trained for tap {checkpoint.tap}, not {tap}; "
+                "leave out --tap, or train one with afd-train"
+            )
+        tap = tap or checkpoint.tap
     if name is None:
         raise UsageError(
             f"--checkpoint {request.checkpoint} does not say for which classifier; "
@@ -141,15 +139,9 @@ def _check_fit(config: AfdConfig, backbone: Backbone, path: Path) -> None:
             )
 
 
-def _plain(backbone_name: str) -> str:
-    """A backbone's name as part of a file name."""
-    return backbone_name.replace(":", ".").replace("/", ".")
-
-
-def _digest(*modules: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        for key, value in module.state_dict().items():
-            digest.update(key.encode())
-            digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _plain(name: str) -> str:
+    """A backbone's or a checkpoint's name as part of file names, Markdown and code: letters,
+    digits and what never means anything there; every other character becomes a dot."""
+    return "".join(
+        c if unicodedata.category(c)[0] in "LMN" or c in " _.,+-=@" else "." for c in name
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -15,9 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
+from afd_export import cli
 from afd_export.pipeline import ExportRequest
 from afd_mobile.artifacts import InputRange, Precision, Scope
+from afd_mobile.backbone_names import Factory
 from afd_mobile.backbones import Backbone, load_backbone
+from tests.commands import Outcome, run_here
 
 TINYNET = '''
 """Three convolutions; the last layer is wide enough apart that pictures get different classes."""
@@ -82,6 +86,12 @@ def afd_export(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str
     )
 
 
+def export_here(*arguments: object, cwd: Path) -> Outcome:
+    """The same in this process, which spares it the imports."""
+    with contextlib.chdir(cwd):
+        return run_here(cli.main, "afd-export", *arguments)
+
+
 def command_line(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "afd_export.cli", *map(str, arguments)]
 
@@ -125,7 +135,7 @@ def in_tiny_dir(tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def backbone(in_tiny_dir: Path) -> Backbone:
     with torch.random.fork_rng():
-        return load_backbone("tinynet:make", tap="act1", weights="random", input_size=64)
+        return load_backbone(Factory("tinynet:make"), tap="act1", weights="random", input_size=64)
 
 
 @pytest.fixture
@@ -145,7 +155,7 @@ def make_request(
     def make(**changes: object) -> ExportRequest:
         request = ExportRequest(
             checkpoint="random",
-            backbone="tinynet:make",
+            backbone=Factory("tinynet:make"),
             tap="act1",
             preset="mobile",
             backbone_weights="random",

@@ -17,14 +17,16 @@ from PIL import Image
 
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.artifacts import sha256
+from afd_mobile.backbone_names import Factory
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.degrade import CLEAN, Condition
 from afd_mobile.errors import InputError
 from afd_mobile.evaluation import Outcomes, evaluate, labelled_pictures
 from afd_mobile.predictors import Predictor, open_predictor, plain_predictor
-from tests.afd_export.conftest import Exported, afd_export
+from tests.afd_export.conftest import Exported, export_here
 
 CPU = torch.device("cpu")
+TINYNET = "tinynet:make"
 RGB = NDArray[np.uint8]
 
 
@@ -33,7 +35,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(4)
     module = AfdModule(AfdConfig.preset("mobile", channels=16, stride=2, activation="relu"))
     path = tmp_path_factory.mktemp("checkpoint") / "mine.safetensors"
-    save_checkpoint(path, Checkpoint(module.eval(), "tinynet:make", "act1", {}))
+    save_checkpoint(path, Checkpoint(module.eval(), TINYNET, "act1", {}))
     return path
 
 
@@ -43,10 +45,10 @@ def normalized(
 ) -> Exported:
     """The checkpoint as files that are fed with normalised pictures."""
     out = tmp_path_factory.mktemp("normalized") / "mine"
-    options = ("--input", "normalized", "--precision", "float16", "float32")
-    done = afd_export("--fuse", "--checkpoint", checkpoint, *options, "--out", out, cwd=tiny_dir)
-    assert done.returncode == 0, done.stderr
-    return Exported(out, done.stdout, done.stderr)
+    options = ("--input", "normalized", "--precision", "float16", "float32", "--backbone", TINYNET)
+    done = export_here("--fuse", "--checkpoint", checkpoint, *options, "--out", out, cwd=tiny_dir)
+    assert done.code == 0, done.err
+    return Exported(out, done.out, done.err)
 
 
 def random_pictures(count: int, size: int) -> RGB:
@@ -60,7 +62,7 @@ def test_all_files_of_an_export_give_the_logits_of_its_checkpoint(
     in_tiny_dir: Path, checkpoint: Path, normalized: Exported
 ) -> None:
     pictures = random_pictures(3, 224)
-    expected = open_predictor(str(checkpoint), CPU).logits(pictures)
+    expected = open_predictor(str(checkpoint), CPU, Factory(TINYNET)).logits(pictures)
     spread = np.ptp(expected)
     targets = {
         normalized.folder / "mine.onnx": 1e-5,
@@ -74,7 +76,10 @@ def test_all_files_of_an_export_give_the_logits_of_its_checkpoint(
     model = open_predictor(str(normalized.folder), CPU)
     assert model.name == "mine_float32.tflite"
     assert model.sha256 == sha256(normalized.tflite("float32"))
-    plain = [plain_predictor(open_predictor(str(t), CPU), CPU) for t in (checkpoint, *targets)]
+    plain = [
+        plain_predictor(open_predictor(str(t), CPU, Factory(TINYNET)), CPU)
+        for t in (checkpoint, *targets)
+    ]
     for other in plain[1:]:
         np.testing.assert_allclose(other.logits(pictures), plain[0].logits(pictures), atol=1e-5)
     assert np.abs(plain[0].logits(pictures) - expected).max() > 0.01 * spread
@@ -90,7 +95,7 @@ def test_all_files_of_an_export_have_the_counts_of_its_checkpoint(
     pictures = labelled_pictures(
         tmp_path, [str(n) for n in range(10)], labels_from="digits", limit=None
     )
-    reference = open_predictor(str(checkpoint), CPU)
+    reference = open_predictor(str(checkpoint), CPU, Factory(TINYNET))
 
     def outcomes(model: Predictor) -> Outcomes:
         conditions = [CLEAN, Condition(quality=7), Condition(times=2)]

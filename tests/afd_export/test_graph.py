@@ -10,6 +10,7 @@ from torch import Tensor
 from afd_export.graph import DeployedGraph, SubtractMean, fold_normalization
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.artifacts import InputRange, Scope
+from afd_mobile.backbone_names import Factory
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.fusion import fuse
 
@@ -94,7 +95,7 @@ def test_the_graph_is_in_eval_mode(backbone: Backbone) -> None:
 def test_folding_the_normalisation_changes_nothing(
     in_tiny_dir: Path, image: Tensor, tap: str
 ) -> None:
-    backbone = load_backbone("tinynet:make", tap=tap, weights="random", input_size=64)
+    backbone = load_backbone(Factory("tinynet:make"), tap=tap, weights="random", input_size=64)
     graph = DeployedGraph(backbone, make_afd(backbone), InputRange.RGB255, Scope.CLASSIFIER)
     expected = graph(image)
     folded = fold_normalization(fuse(graph))

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision import models
 
+from afd_mobile.backbone_names import Factory
 from afd_mobile.backbones import NAMED_TAPS, Normalize, bundled_weights, load_backbone
 from afd_mobile.errors import InputError, UsageError
 
@@ -150,7 +151,7 @@ def tiny_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_persons_own_factory(tiny_network: str) -> None:
     path_before = list(sys.path)
     backbone = load_backbone(
-        f"{tiny_network}:make", tap="1", input_size=32, mean=(0.1, 0.2, 0.3), std=(1, 2, 3)
+        Factory(f"{tiny_network}:make"), tap="1", input_size=32, mean=(0.1, 0.2, 0.3), std=(1, 2, 3)
     )
     assert (backbone.channels, backbone.classes, backbone.stride) == (4, 6, 2)
     assert (backbone.activation, backbone.weights) == ("relu", "factory")
@@ -166,7 +167,7 @@ def test_a_factory_that_fails_is_an_input_error(
     tiny_network: str, attribute: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        load_backbone(f"{tiny_network}:{attribute}", tap="1")
+        load_backbone(Factory(f"{tiny_network}:{attribute}"), tap="1")
 
 
 def test_the_number_of_classes_comes_from_the_weights(tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_normalize() -> None:
 
 
 def test_a_network_that_gives_pictures_can_be_cut_for_its_features_alone() -> None:
-    name = "afd_export.peers:arcnn"
+    name = Factory("afd_export.peers:arcnn")
     with pytest.raises(InputError, match="expected logits"):
         load_backbone(name, tap="restore", weights="random", input_size=16)
     cut = load_backbone(name, tap="restore", weights="random", input_size=16, features_only=True)

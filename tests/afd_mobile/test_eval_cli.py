@@ -24,6 +24,7 @@ from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
 from tests.afd_mobile.tiny_classifier import (
     CLASSES,
+    NAME,
     make,
     make_module,
     normalized,
@@ -68,7 +69,8 @@ class Tiny:
     @property
     def options(self) -> tuple[str, ...]:
         images, labels = str(self.images), str(self.labels)
-        return (str(self.checkpoint), "--images", images, "--labels", labels, "--workers", "1")
+        model = (str(self.checkpoint), "--backbone", NAME)
+        return (*model, "--images", images, "--labels", labels, "--workers", "1")
 
     @property
     def quick(self) -> tuple[str, ...]:
@@ -244,7 +246,8 @@ def test_pictures_of_every_kind_are_read(tiny: Tiny, tmp_path: Path, out: Path) 
         random_picture(0, size=40 + len(mode)).convert(mode).save(place / f"{mode}.{suffix}")
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(place / "deep.png")
     Image.new("RGB", (1, 900)).save(place / "thin.png")
-    options = (tiny.checkpoint, "--images", tmp_path / "images", "--labels", tiny.labels)
+    model = (tiny.checkpoint, "--backbone", NAME)
+    options = (*model, "--images", tmp_path / "images", "--labels", tiny.labels)
     outcome = afd_eval(*options, "--workers", 1, "--qualities", 7, "--json", out / "a.json")
     assert outcome.code == 0, outcome.err
     report = read(out / "a.json")
@@ -260,7 +263,7 @@ def test_unreadable_pictures_are_reported_and_left_out(
     (place / "empty.png").touch()
     (place / "text.jpg").write_text("no picture")
     images = ("--images", tmp_path / "images", "--labels", tiny.labels)
-    options = (tiny.checkpoint, *images, "--workers", "1", "--qualities", "7")
+    options = (tiny.checkpoint, "--backbone", NAME, *images, "--workers", "1", "--qualities", "7")
     outcome = afd_eval(*options, "--json", out / "a.json")
     assert outcome.code == 0, outcome.err
     broken = [f"{CLASSES[0]}/empty.png", f"{CLASSES[0]}/text.jpg"]

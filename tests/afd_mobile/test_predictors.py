@@ -17,7 +17,15 @@ from afd_mobile.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.errors import InputError
 from afd_mobile.predictors import open_predictor, plain_predictor
 from tests.afd_mobile import tiny_classifier
-from tests.afd_mobile.tiny_classifier import CLASSES, NAME, TAP, make, make_module, normalized
+from tests.afd_mobile.tiny_classifier import (
+    CLASSES,
+    FACTORY,
+    NAME,
+    TAP,
+    make,
+    make_module,
+    normalized,
+)
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.1, 0.3]
@@ -39,7 +47,7 @@ def test_a_checkpoint_gives_what_head_module_and_tail_give(
 ) -> None:
     module = make_module()
     path = tiny_classifier.write_checkpoint(tmp_path / "mine.safetensors", module)
-    model = open_predictor(str(path), CPU)
+    model = open_predictor(str(path), CPU, FACTORY)
     assert (model.name, model.sha256) == ("mine", sha256(path))
     assert (model.input_size, model.classes) == (224, len(CLASSES))
     network = make()
@@ -136,7 +144,7 @@ def test_an_export_says_whether_it_corrects(tmp_path: Path, afd: dict[str, bool]
 
 
 def test_the_plain_classifier_of_an_export_is_fed_as_its_manifest_says(tmp_path: Path) -> None:
-    model = open_predictor(str(write_export(tmp_path)), CPU)
+    model = open_predictor(str(write_export(tmp_path)), CPU, FACTORY)
     plain = plain_predictor(model, CPU)
     assert (plain.name, plain.input_size, plain.classes) == (NAME, 8, len(CLASSES))
     small = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)

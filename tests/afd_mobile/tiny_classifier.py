@@ -12,9 +12,11 @@ from PIL import Image
 from torch import nn
 
 from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.backbone_names import Factory
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
 
 NAME, TAP = "tests.afd_mobile.tiny_classifier:make", "act"
+FACTORY = Factory(NAME)  # as if it had been typed
 CLASSES = [f"class {i}" for i in range(10)]
 
 
