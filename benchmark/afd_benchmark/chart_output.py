@@ -17,6 +17,8 @@ from xml.etree import ElementTree
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from afd_mobile.terminal import printable
+
 PAPER, INK, MUTED, GRID = "#ffffff", "#1f2328", "#59636e", "#d1d9e0"
 # Okabe and Ito's colour-blind safe hues, as dark as text on white needs.
 BLUE, ORANGE, GREEN, PURPLE = "#0063a0", "#a84300", "#00694b", "#8a3f78"
@@ -73,14 +75,14 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=size, layout="constrained")
 
 
-def printable(text: str) -> str:
-    """Without what XML cannot hold; a name can come from anywhere."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+def xml_text(text: str) -> str:
+    """`text` with what XML cannot hold spelled out; a name can come from anywhere."""
+    return re.sub("[\ufffe\uffff]", "\ufffd", printable(text))
 
 
 def shorten(text: str, limit: int) -> str:
     """At most `limit` characters; the middle goes first, since names differ at their ends."""
-    text = printable(text)
+    text = xml_text(text)
     if len(text) <= limit:
         return text
     tail = (limit - 1) // 2
@@ -114,10 +116,10 @@ def inline_svg(figure: Any, name: str, title: str) -> str:
         if definitions.find("style") is not None:
             root.remove(definitions)
     width, height = (root.attrib.pop(key).removesuffix("pt") for key in ("width", "height"))
-    root.attrib |= {"id": name, "role": "img", "aria-label": printable(title)}
+    root.attrib |= {"id": name, "role": "img", "aria-label": xml_text(title)}
     root.attrib |= {"viewBox": f"0 0 {width} {height}", "style": f"max-width: {width}px"}
     heading = ElementTree.Element("title")
-    heading.text = printable(title)
+    heading.text = xml_text(title)
     root.insert(0, heading)
     return ElementTree.tostring(root, encoding="unicode")
 

@@ -1,4 +1,4 @@
-"""The report's charts: latency by repeat, ratios, a labelled scatter, a device's timeline."""
+"""The report's charts: ratios, a labelled scatter, a device's timeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from afd_benchmark.chart_output import (
     BLUE,
     GREEN,
     INK,
-    MUTED,
     ORANGE,
     PAPER,
     PURPLE,
@@ -22,10 +21,8 @@ from afd_benchmark.chart_output import (
     new_figure,
     shorten,
 )
-from afd_benchmark.results import Repeat
 
 WIDTH = 380  # a phone shows this almost at full size, so that letters stay readable
-_SHARPNESS = 800  # samples closer than this part of the axis fall on one line
 _SERIES = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), (PURPLE, "D", ":"))
 
 
@@ -42,12 +39,12 @@ class Point:
 
 @dataclass(frozen=True)
 class RatioRow:
-    """One ratio of times with its interval; hollow where it is SUSPECT."""
+    """One ratio of times with its interval, if any; hollow where one of the times is SUSPECT."""
 
     name: str
     text: str
     ratio: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
     sure: bool
 
 
@@ -59,60 +56,17 @@ class Panel:
     series: Mapping[str, Sequence[tuple[float, float]]]
 
 
-def distribution(
-    repeats: Sequence[Repeat], median_ms: float, ci95_ms: tuple[float, float] | None
-) -> Any:
-    """Every inference of every repeat; the repeats' medians alone where the tool gives no more.
-
-    Outliers are crosses; one so far off that it would squash the rest stands at the right edge.
-    """
-    with drawing():
-        figure = new_figure(WIDTH, 62 + 13 * len(repeats))
-        axes = figure.subplots()
-        core = [v for r in repeats for v in [*_without_outliers(r), r.median_ms]]
-        low, high = min(core), max(core)
-        span = (high - low) or 0.02 * high
-        outliers = [[r.samples_ms[i] for i in r.outliers] for r in repeats]
-        every = [v for values in outliers for v in values]
-        near = [v for v in every if low - span / 2 <= v <= high + span / 2]
-        left, right = min([low, *near]) - 0.06 * span, max([high, *near]) + 0.06 * span
-        if ci95_ms:
-            axes.axvspan(*ci95_ms, color=MUTED, alpha=0.25, lw=0)
-        axes.axvline(median_ms, color=INK, lw=1)
-        for row, repeat in enumerate(repeats, 1):
-            apart = sorted({round(v / span * _SHARPNESS) for v in _without_outliers(repeat)})
-            x = [v * span / _SHARPNESS for step in apart for v in (step, step, math.nan)]
-            axes.plot(x, [row - 0.33, row + 0.33, math.nan] * len(apart), color=BLUE, lw=0.9)
-            shown = [min(max(v, left), right) for v in outliers[row - 1]]
-            axes.plot(shown, [row] * len(shown), "x", color=ORANGE, ms=6, mew=1.6, clip_on=False)
-            axes.plot(repeat.median_ms, row, "D", color=INK, ms=4)
-        axes.set(xlim=(left, right), ylim=(len(repeats) + 0.7, 0.3), xlabel="ms", ylabel="repeat")
-        axes.set_yticks(sorted({1, len(repeats)}))
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.grid(axis="y", visible=False)
-        beyond = [v for v in every if not left <= v <= right]
-        if beyond:
-            ends = " to ".join(dict.fromkeys(f"{v:.3g}" for v in (min(beyond), max(beyond))))
-            text = f"{len(beyond)} beyond the axis, {ends} ms"
-            axes.set_title(text, loc="right", fontsize=10, color=ORANGE)
-        return figure
-
-
-def _without_outliers(repeat: Repeat) -> list[float]:
-    marked = set(repeat.outliers)
-    return [v for i, v in enumerate(repeat.samples_ms) if i not in marked]
-
-
 def ratios(rows: Sequence[RatioRow], x_label: str) -> Any:
     """Ratios with their intervals, one below the other, and the line at 1."""
     with drawing():
         figure = new_figure(WIDTH, 58 + 36 * len(rows))
         axes = figure.subplots()
-        ends = [1.0, *(v for row in rows for v in (row.ratio, *row.ci95))]
+        ends = [1.0, *(v for row in rows for v in (row.ratio, *(row.ci95 or ())))]
         margin = 0.06 * ((max(ends) - min(ends)) or 1)
         axes.axvline(1, color=INK, lw=1.2, ls="--")
         for place, row in enumerate(rows):
-            error = [[row.ratio - row.ci95[0]], [row.ci95[1] - row.ratio]]
+            low, high = row.ci95 or (row.ratio, row.ratio)
+            error = [[row.ratio - low], [high - row.ratio]]
             axes.errorbar(
                 row.ratio, place, xerr=error, color=BLUE, marker="o", ms=6, capsize=4, lw=1.8,
                 mfc=BLUE if row.sure else PAPER,

@@ -17,6 +17,7 @@ import msgspec
 from afd_mobile import __version__
 from afd_mobile.command import Parser, positive, run_command
 from afd_mobile.errors import DeviceError, InputError, MeasurementError, UsageError
+from afd_mobile.terminal import printable
 
 if TYPE_CHECKING:
     from afd_benchmark.adb import Connected
@@ -81,7 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", nargs="+", type=positive, default=[1], metavar="N", help="(default: 1)")
     add("--runs", type=positive, default=50, metavar="N", help="at least, a repeat (default: 50)")
     add("--min-secs", type=_seconds, default=0.5, metavar="S", help="at least, a repeat (0.5)")
-    add("--repeats", type=positive, default=10, metavar="N", help="processes or starts (10)")
+    add(
+        "--repeats",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="processes or starts; an interval needs 6 (10)",
+    )
     add(
         "--time-limit",
         type=_seconds,
@@ -99,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--against",
         metavar="TARGET",
-        help="measure in turn with this, give the ratio, and stop once its interval is below 2 %%",
+        help="measure in turn with this, and give the ratio",
     )
     add("--profile", action="store_true", help="the time of every operation, too (phones)")
     add(
@@ -259,7 +266,8 @@ def _conclude(outcome: Outcome, out: Path) -> None:
     from afd_mobile.files import write_whole
 
     write_whole(out / "report.html", render_html([outcome.results]))
-    print(f"  {out / RESULTS}\n  {out / 'report.html'}")
+    for name in (RESULTS, "report.html"):
+        print(f"  {printable(str(out / name))}")
     if outcome.lost:
         raise DeviceError("; ".join(outcome.lost.values()))
     invalid = [c.file for c in outcome.results.cases if c.verdict is Verdict.INVALID]
@@ -346,21 +354,22 @@ class _Printer:
         from afd_benchmark.lines import describe
 
         for device in devices:
-            print(f"{device.name}: {describe(device)}")
-        width = max((len(case.target.file) for case in cases), default=0)
-        for case in cases:
+            print(f"{printable(device.name)}: {describe(device)}")
+        files = [printable(case.target.file) for case in cases]
+        width = max(map(len, files), default=0)
+        for file, case in zip(files, cases, strict=True):
             against = f"in turn with {case.against.file}" if case.against else ""
             what = f"skipped: {case.skipped}" if case.skipped else against
-            print(
-                f"  {case.target.file:<{width}}  {case.device} {case.backend} "
-                f"x{case.threads}  {what}".rstrip()
-            )
+            where = f"{case.device} {case.backend} x{case.threads}"
+            print(f"  {file:<{width}}  {printable(f'{where}  {what}'.rstrip())}")
         sys.stdout.flush()
 
     def progress(self, device: str, text: str) -> None:
         if self._terminal:
             with self._lock:
-                print(f"\r\x1b[K{device}: {text}", end="", file=sys.stderr, flush=True)
+                print(
+                    f"\r\x1b[K{printable(f'{device}: {text}')}", end="", file=sys.stderr, flush=True
+                )
 
     def notice(self, device: str, text: str) -> None:
         self._line(f"note: {device}: {text}", sys.stderr)
@@ -374,7 +383,7 @@ class _Printer:
         with self._lock:
             if self._terminal:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            print(text, file=stream, flush=True)
+            print(printable(text), file=stream, flush=True)
 
 
 # --- the others -----------------------------------------------------------------------------------
@@ -391,10 +400,10 @@ def _devices(arguments: argparse.Namespace) -> None:
         print("no phone is connected; plug one in and allow USB debugging")
     for device in found:
         if device.state != "device":
-            print(f"{device.name}: {device.state}")
+            print(printable(f"{device.name}: {device.state}"))
             continue
         phone = AdbPhone(device, threading.Event())
-        print(f"{device.name}: {describe(read_device(phone))}")
+        print(f"{printable(device.name)}: {describe(read_device(phone))}")
         condition = read_condition(phone)
         print(f"  now: {describe_condition(condition)}")
 
@@ -438,7 +447,9 @@ def _parse(arguments: argparse.Namespace) -> None:
     else:
         for run in runs:
             known = {k: v for k, v in run.items() if v is not None and v != ()}
-            print("\n".join(f"{key:<18}{value}" for key, value in known.items()), end="\n\n")
+            for key, value in known.items():
+                print(f"{key:<18}{printable(str(value))}")
+            print()
     if failed:
         raise InputError("; ".join(failed))
 
@@ -471,7 +482,7 @@ def _report(arguments: argparse.Namespace) -> None:
     if out.suffix not in renderings:
         raise UsageError(f"--out {out}: its ending is none of {' '.join(renderings)}")
     write_whole(out, renderings[out.suffix]())
-    print(f"  {out}")
+    print(f"  {printable(str(out))}")
 
 
 if __name__ == "__main__":

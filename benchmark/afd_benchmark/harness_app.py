@@ -15,6 +15,7 @@ from afd_benchmark.harness_protocol import (
     PACKAGE,
     TIME,
     HarnessResult,
+    Memory,
     read_result,
     start_command,
 )
@@ -29,8 +30,11 @@ from afd_mobile.errors import DeviceError, MeasurementError
 
 FILES = PurePosixPath(f"/sdcard/Android/data/{PACKAGE}/files")
 _INSTALL_S = 180.0
+# How long the app's process may take to come up, and does at least.
 _START_S = 5.0
-_LOOK_AGAIN_S = 0.5
+_SOONEST_START_S = 0.5
+# Each look starts one or two short processes on the phone.
+_LOOK_AGAIN_S = 1.0
 _LOGCAT = ["logcat", "-d", "-t", "500", "-s", f"{LOG_TAG}:*", "AndroidRuntime:E"]
 # What `pm install` says, and what to do about it.
 _REMEDIES = {
@@ -53,6 +57,7 @@ class HarnessApp:
         self._apk = apk
         self._settings = settings
         self._out = out
+        self._last: dict[tuple[str, str, int], HarnessResult] = {}
 
     def refuses(self, backend: str) -> str | None:
         if backend.startswith(EXTERNAL):
@@ -107,7 +112,6 @@ class HarnessApp:
             raise MeasurementError(f"the app's answer holds no times ({log})")
         if not result.stayed_in_front:
             raise MeasurementError("the app did not stay in front: leave the phone alone meanwhile")
-        memory = result.memory
         return Timing(
             init_ms=result.init_ms,
             first_ms=result.first_ms,
@@ -117,11 +121,8 @@ class HarnessApp:
             statistic="median",
             runs=len(result.samples_ms),
             delegation=_delegation(case.backend, result),
-            peak_memory_bytes=(
-                None
-                if memory.pss_peak_kb is None or memory.pss_before_kb is None
-                else 1024 * (memory.pss_peak_kb - memory.pss_before_kb)
-            ),
+            runtime=result.runtime_version and f"TensorFlow Lite {result.runtime_version}",
+            peak_memory_bytes=_peak_memory(result.memory),
             raw=raw,
         )
 
@@ -165,7 +166,9 @@ class HarnessApp:
             "max_ms": str(round(1000 * max(settings.max_secs, settings.min_secs))),
             "precision_loss_allowed": str(case.backend == GPU).lower(),
         }
+        key = (target.sha256, case.backend, case.threads)
         command = start_command(extras)
+        asked_at = phone.now_s
         started = phone.shell(command)
         answer = b""
         try:
@@ -173,17 +176,18 @@ class HarnessApp:
                 said = (started.stderr or started.stdout).strip().splitlines() or ["silent"]
                 raise MeasurementError(f"the app does not start: {said[-1]}")
             if mode == TIME:  # looking for the answer would disturb what is measured
-                phone.sleep(settings.warmup_min_secs + settings.min_secs)
-            answer = self._answer(run_id)
-            return read_result(answer, run_id), answer
+                phone.sleep(_expected_s(self._last.get(key), settings))
+            answer = self._answer(run_id, asked_at)
+            result = read_result(answer, run_id)
+            self._last[key] = result
+            return result, answer
         finally:
             keep_log(self._out / log, answer or phone.shell(_LOGCAT).stdout.encode())
 
-    def _answer(self, run_id: str) -> bytes:
-        """Waits for the JSON, which appears whole."""
+    def _answer(self, run_id: str, asked_at: float) -> bytes:
+        """Waits for the JSON, which appears whole. A crash is noticed at the next look."""
         phone = self._session.phone
         result, pending = (FILES / folder / f"{run_id}.json" for folder in ("results", "pending"))
-        asked_at = phone.now_s
         seen = False  # its process takes a moment to come up
         while True:
             if phone.shell(["ls", str(result)]).exit_code == 0:
@@ -204,6 +208,34 @@ class HarnessApp:
                     f"the app did not answer within {self._settings.time_limit_secs:g} s"
                 )
             phone.sleep(_LOOK_AGAIN_S)
+
+
+def _expected_s(last: HarnessResult | None, settings: Settings) -> float:
+    """How long the timing takes: as long as the last, or as the check's first inference says.
+
+    Args:
+        last: the app's last answer about the same file, backend and threads.
+    """
+    if last is not None and last.samples_ms:
+        return _SOONEST_START_S + (last.elapsed_ms or 0.0) / 1e3
+    inference_s = ((last and last.first_ms) or 0.0) / 1e3
+    series_s = [
+        max(least, min(runs * inference_s, settings.max_secs))
+        for runs, least in (
+            (settings.warmup_runs, settings.warmup_min_secs),
+            (settings.runs, settings.min_secs),
+        )
+    ]
+    before_s = ((last and last.elapsed_ms) or 0.0) / 1e3  # loading, preparing, golden pictures
+    expected = _SOONEST_START_S + before_s + sum(series_s)
+    return min(expected, settings.time_limit_secs)
+
+
+def _peak_memory(memory: Memory) -> int | None:
+    """How far the run raised the app's memory, in bytes; None where that is not known."""
+    if memory.pss_peak_kb is None or memory.pss_before_kb is None:
+        return None
+    return max(0, 1024 * (memory.pss_peak_kb - memory.pss_before_kb)) or None
 
 
 def _delegation(asked: str, result: HarnessResult) -> Delegation:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from afd_mobile.errors import MeasurementError
 
@@ -13,6 +15,10 @@ PACKAGE = "org.afdmobile.harness"
 ACTIVITY = f"{PACKAGE}/.BenchActivity"
 LOG_TAG = "AfdHarness"
 CHECK, TIME = "check", "time"
+
+
+_Count = Annotated[int, Meta(ge=0)]
+_Time = Annotated[float, Meta(gt=0)]
 
 
 class _Closed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,9 +55,9 @@ class HarnessDelegation(_Closed, frozen=True):
     asked: str
     actual: str
     delegate: str | None
-    graph_nodes: int
-    plan_nodes: int
-    delegated_nodes: int | None
+    graph_nodes: _Count
+    plan_nodes: _Count
+    delegated_nodes: _Count | None
 
 
 class HarnessGolden(_Closed, frozen=True):
@@ -59,19 +65,19 @@ class HarnessGolden(_Closed, frozen=True):
 
     input: str
     output_file: str
-    max_abs_error: float | None
-    not_finite: int
+    max_abs_error: Annotated[float, Meta(ge=0)] | None
+    not_finite: _Count
 
 
 class Memory(_Closed, frozen=True):
-    pss_before_kb: int | None
-    pss_kb: int | None
-    pss_peak_kb: int | None
-    rss_peak_kb: int | None
+    pss_before_kb: _Count | None
+    pss_kb: _Count | None
+    pss_peak_kb: _Count | None
+    rss_peak_kb: _Count | None
 
 
 class Thermal(_Closed, frozen=True):
-    status: int | None
+    status: _Count | None
     headroom: float | None
 
 
@@ -89,18 +95,18 @@ class HarnessResult(_Closed, frozen=True):
     model_sha256: str | None
     delegation: HarnessDelegation | None
     golden: list[HarnessGolden]
-    init_ms: float | None
-    first_ms: float | None
-    warmup_ms: list[float]
-    samples_ms: list[float]
-    median_ms: float | None
+    init_ms: _Time | None
+    first_ms: _Time | None
+    warmup_ms: list[_Time]
+    samples_ms: list[_Time]
+    median_ms: _Time | None
     memory: Memory
     thermal_before: Thermal | None
     thermal_after: Thermal | None
     sustained_performance: bool
     stayed_in_front: bool
     started_at_epoch_ms: int
-    elapsed_ms: float | None
+    elapsed_ms: Annotated[float, Meta(ge=0)] | None
 
 
 def start_command(extras: Mapping[str, str]) -> list[str]:

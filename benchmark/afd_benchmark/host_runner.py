@@ -19,9 +19,11 @@ from afd_benchmark.host_worker import HostAnswer, HostRequest
 from afd_benchmark.latency_stats import outliers
 from afd_benchmark.measure import Settings
 from afd_benchmark.plan import CPU, EXTERNAL, PlannedCase
+from afd_benchmark.processor import processor_features, processor_model
 from afd_benchmark.raw_logs import keep_log
 from afd_benchmark.results import Condition, Core, Delegation, Device, ProfiledOperation, Repeat
 from afd_benchmark.targets import Pixels, Target
+from afd_mobile.artifacts import versions_of
 from afd_mobile.errors import MeasurementError
 
 HOST = "host"
@@ -37,6 +39,7 @@ class HostRunner:
         self._out = out
         self._started = time.monotonic()
         self._cores = sorted(os.sched_getaffinity(0))
+        self._runtime = f"LiteRT {versions_of('ai-edge-litert')['ai-edge-litert']}"
         self.device = _describe(self._cores)
 
     @property
@@ -76,6 +79,7 @@ class HostRunner:
             runs=len(answer.samples_ms),
             outliers=outliers(answer.samples_ms),
             delegation=_delegation(case.backend, answer),
+            runtime=self._runtime,
             peak_memory_bytes=answer.peak_memory_bytes,
             before=Condition(at_s=before_s, reference_gflops=before),
             after=Condition(at_s=time.monotonic() - self._started, reference_gflops=after),
@@ -171,29 +175,28 @@ def _delegation(backend: str, answer: HostAnswer) -> Delegation:
 
 def _describe(cores: list[int]) -> Device:
     clocks = [_read(f"/sys/devices/system/cpu/cpu{i}/cpufreq/cpuinfo_max_freq") for i in cores]
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in (_read("/proc/cpuinfo") or "").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor() or platform.machine(),
-    )
-    known = any(clocks)
+    cpuinfo = _read("/proc/cpuinfo") or ""
+    features = processor_features(cpuinfo)
+    missing = {
+        "temperatures": True,
+        "clocks": not any(clocks),
+        "processor features": features is None,
+    }
     return Device(
         name=HOST,
         kind="host",
-        model=model,
+        model=processor_model(cpuinfo) or platform.processor() or platform.machine(),
         soc=None,
         system=f"{platform.system()} {platform.release()}",
         abi=platform.machine(),
+        features=features,
         cores=[
             Core(index, int(clock) / 1000 if clock else None)
             for index, clock in zip(cores, clocks, strict=True)
         ],
         gpu=None,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        lacks=["temperatures", *([] if known else ["clocks"])],
+        lacks=[what for what, absent in missing.items() if absent],
     )
 
 

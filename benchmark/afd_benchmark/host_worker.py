@@ -7,10 +7,12 @@ What the runtime writes to stderr is kept as the raw log.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,7 @@ def main() -> None:
             first_ms=first_ms,
             warmup_ms=float(np.mean(warmup)) if warmup else None,
             samples_ms=samples,
-            peak_memory_bytes=None if memory is None else _status_bytes("VmHWM") - memory,
+            peak_memory_bytes=None if memory is None else _status_bytes("VmHWM") - memory or None,
             reference_gflops=(before, reference_gflops()),
         )
     sys.stdout.buffer.write(msgspec.json.encode(answer))
@@ -139,6 +141,9 @@ def _series(model: LiteRtModel, runs: int, min_secs: float, max_secs: float) -> 
 
 def _memory_from_now_on() -> int | None:
     """The memory in use, with the peak set back to it; None where the kernel does not do that."""
+    with suppress(AttributeError):  # not in every C library
+        # What was freed and kept would hold part of what comes, unseen.
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from afd_benchmark.report_cases import NO_INTERVAL, against
+from afd_benchmark.report_numbers import bracketed, decimals, number, time_scale
 from afd_benchmark.results import Case, Condition, Device
+from afd_mobile.terminal import printable
 
 
 def describe(device: Device) -> str:
@@ -14,12 +17,13 @@ def describe(device: Device) -> str:
         device.soc,
         device.system,
         device.abi,
+        " ".join(device.features or []),
         _cores(device),
         device.gpu,
         f"{device.memory_bytes / 2**30:.0f} GiB" if device.memory_bytes else None,
     ]
     lacks = f"; does not say: {', '.join(device.lacks)}" if device.lacks else ""
-    return ", ".join(p for p in parts if p) + lacks
+    return printable(", ".join(p for p in parts if p) + lacks)
 
 
 def _cores(device: Device) -> str:
@@ -35,13 +39,14 @@ def case_line(case: Case) -> str:
     """A finished case on one line."""
     words = [f"{case.verdict.value:<8}", f"{case.file}", f"{case.backend} x{case.threads}"]
     words.insert(1, case.device)
-    if case.median_ms is not None and case.ci95_ms is not None:
-        low, high = case.ci95_ms
-        words.append(f"{case.median_ms:.2f} ms [{low:.2f}, {high:.2f}]")
-    if case.ratio is not None:
-        low, high = case.ratio.ci95
-        words.append(f"{case.ratio.ratio:.3f} x {case.ratio.against} [{low:.3f}, {high:.3f}]")
-    return "  ".join(words + case.reasons)
+    if case.median_ms is not None:
+        scale = time_scale(case.median_ms, case.ci95_ms)
+        words.append(f"{scale.time(case.median_ms)} {scale.interval(case.ci95_ms) or NO_INTERVAL}")
+    if (ratio := case.ratio) is not None:
+        places = decimals(ratio.ratio, ratio.ci95)
+        interval = bracketed(ratio.ci95, places) or NO_INTERVAL
+        words.append(f"{number(ratio.ratio, places)} x {against(ratio)} {interval}")
+    return printable("  ".join(words + case.reasons))
 
 
 def describe_condition(condition: Condition) -> str:
@@ -56,4 +61,4 @@ def describe_condition(condition: Condition) -> str:
         else "",
         {True: "screen on", False: "screen off", None: ""}[condition.screen_on],
     ]
-    return ", ".join(part for part in parts if part) or "unknown"
+    return printable(", ".join(part for part in parts if part)) or "unknown"

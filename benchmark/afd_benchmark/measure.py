@@ -14,6 +14,7 @@ import numpy as np
 
 from afd_benchmark import latency_stats
 from afd_benchmark.plan import PlannedCase
+from afd_benchmark.report_numbers import duration
 from afd_benchmark.results import (
     Case,
     Device,
@@ -29,8 +30,6 @@ from afd_mobile.errors import MeasurementError, ParityError
 from afd_mobile.parity import compare
 
 _replace = msgspec.structs.replace
-MIN_ROUNDS = 3
-NARROW = 0.02  # a ratio's interval that is good enough to stop
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +101,6 @@ def measure(
             _check(runner, case, party)
         if main.failure:
             return [_case(runner, case, main, settings)]
-    stopped_early = False
     for number in range(settings.repeats):
         # A B, B A, ...: what drifts in time hits both alike.
         turn = parties if number % 2 == 0 else parties[::-1]
@@ -113,10 +111,7 @@ def measure(
                     party.repeats.append(runner.repeat(case, party.target, log))
         if main.failure:
             break
-        progress(f"{number + 1}/{settings.repeats} {main.repeats[-1].median_ms:.2f} ms")
-        if case.against and _is_narrow(parties):
-            stopped_early = number + 1 < settings.repeats
-            break
+        progress(f"{number + 1}/{settings.repeats} {duration(main.repeats[-1].median_ms)}")
     profile: list[ProfiledOperation] = []
     no_profile: list[str] = []
     if settings.profile and not main.failure:
@@ -131,7 +126,7 @@ def measure(
     other = _case(runner, case, parties[1], settings)
     other = _replace(other, in_turn_with=main.target.sha256)
     if found.median_ms and other.median_ms:
-        found = _replace(found, ratio=_ratio(parties, other, stopped_early))
+        found = _replace(found, ratio=_ratio(parties, other))
     elif found.median_ms:
         found = _replace(found, reasons=[*found.reasons, f"no ratio: {other.file} is INVALID"])
     return [found, other]
@@ -186,15 +181,7 @@ def _check(runner: Runner, case: PlannedCase, party: _Party) -> None:
         )
 
 
-def _is_narrow(parties: Sequence[_Party]) -> bool:
-    main, other = parties
-    if other.failure or len(main.repeats) < MIN_ROUNDS:
-        return False
-    ratio, (low, high) = latency_stats.ratio_with_interval(_medians(main), _medians(other))
-    return (high - low) / ratio < NARROW
-
-
-def _ratio(parties: Sequence[_Party], other: Case, stopped_early: bool) -> Ratio:
+def _ratio(parties: Sequence[_Party], other: Case) -> Ratio:
     ratio, interval = latency_stats.ratio_with_interval(*map(_medians, parties))
     assert other.median_ms is not None
     return Ratio(
@@ -202,9 +189,9 @@ def _ratio(parties: Sequence[_Party], other: Case, stopped_early: bool) -> Ratio
         against_sha256=other.sha256,
         against_median_ms=other.median_ms,
         ratio=ratio,
+        against_verdict=other.verdict,
         ci95=interval,
         rounds=len(parties[0].repeats),
-        stopped_early=stopped_early,
     )
 
 
@@ -241,14 +228,14 @@ def _case(runner: Runner, case: PlannedCase, party: _Party, settings: Settings) 
         found,
         median_ms=median,
         ci95_ms=latency_stats.interval_of_median(medians),
-        p90_ms=latency_stats.percentile(flat, 0.90),
-        p99_ms=latency_stats.percentile(flat, 0.99),
+        p90_ms=latency_stats.percentile(flat, 90),
+        p99_ms=latency_stats.percentile(flat, 99),
         spread=latency_stats.spread(medians),
         init_ms=float(np.median([r.init_ms for r in party.repeats])),
         first_ms=float(np.median([r.first_ms for r in party.repeats])),
         warmup_ms=_median_of([r.warmup_ms for r in party.repeats]),
         samples_ms=samples,
-        share_of_peak=_share_of_peak(party, median),
+        share_of_peak=_share_of_peak(case, party, median),
     )
 
 
@@ -271,8 +258,10 @@ def _described(
     )
 
 
-def _share_of_peak(party: _Party, median_ms: float) -> float | None:
-    """Of one core; with several threads it may exceed 1."""
+def _share_of_peak(case: PlannedCase, party: _Party, median_ms: float) -> float | None:
+    """None with several threads: the reference is one core's."""
+    if case.threads > 1:
+        return None
     peaks = [r.after.reference_gflops for r in party.repeats if r.after.reference_gflops]
     if not peaks or not party.target.multiply_adds:
         return None

@@ -71,6 +71,7 @@ class NativeTool:
             statistic="mean" if run.median_ms is None else "median",
             runs=run.runs,
             delegation=_delegation(case.backend, run),
+            runtime=None,  # its log does not say
             peak_memory_bytes=run.peak_memory_bytes,
             raw=raw,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from afd_benchmark.adb import Phone
+from afd_benchmark.processor import processor_features
 from afd_benchmark.results import Condition, Core, Device
 
 # One line a core: number, top clock, clock now, highest clock allowed now, in kHz; - where unread.
@@ -38,6 +39,7 @@ def read_device(phone: Phone) -> Device:
     cores = _cores(phone.shell(_CORES).stdout)
     gles = re.search(r"^\s*GLES: ([^\n]+)", phone.shell(["dumpsys", "SurfaceFlinger"]).stdout, re.M)
     memory = re.search(r"MemTotal:\s+(\d+) kB", phone.shell(["cat", "/proc/meminfo"]).stdout)
+    features = processor_features(phone.shell(["cat", "/proc/cpuinfo"]).stdout)
     condition = read_condition(phone)
     missing = {
         "thermal status": condition.thermal_status is None,
@@ -46,6 +48,7 @@ def read_device(phone: Phone) -> Device:
         "battery": condition.battery_percent is None,
         "screen": condition.screen_on is None,
         "GPU name": gles is None,
+        "processor features": features is None,
         "core pinning": phone.shell("command -v taskset").exit_code != 0,
     }
     soc = " ".join(
@@ -64,6 +67,7 @@ def read_device(phone: Phone) -> Device:
         ),
         build=properties.get("ro.build.fingerprint"),
         abi=properties.get("ro.product.cpu.abi", "?"),
+        features=features,
         cores=[Core(index, clock) for index, clock, _, _ in cores],
         gpu=", ".join(gles[1].split(", ")[:2]) if gles else None,
         memory_bytes=int(memory[1]) * 1024 if memory else None,

@@ -89,6 +89,7 @@ class PhoneRunner:
             runs=timing.runs,
             outliers=outliers(timing.samples_ms),
             delegation=timing.delegation,
+            runtime=timing.runtime,
             peak_memory_bytes=timing.peak_memory_bytes,
             before=before,
             after=self._session.after_repeat(),

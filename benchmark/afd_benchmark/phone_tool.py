@@ -31,6 +31,7 @@ class Timing:
     statistic: str
     runs: int
     delegation: Delegation
+    runtime: str | None
     peak_memory_bytes: int | None
     raw: bytes
 

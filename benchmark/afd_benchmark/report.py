@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from afd_benchmark import charts, report_numbers
 from afd_benchmark.chart_output import inline_svg
+from afd_benchmark.distribution_chart import distribution_svg
 from afd_benchmark.report_accuracy import AccuracyReport, AccuracyThere, match
 from afd_benchmark.report_cases import (
     Shown,
@@ -30,7 +31,9 @@ from afd_benchmark.report_evidence import (
     repeat_rows,
     timeline_panels,
 )
+from afd_benchmark.report_numbers import time_scale
 from afd_benchmark.results import Device, Results, Verdict
+from afd_mobile.terminal import printable
 
 _HERE = Path(__file__).resolve().parent
 _TEMPLATE = "report.html.j2"
@@ -57,12 +60,12 @@ def render_html(results: Sequence[Results], accuracy: Sequence[AccuracyReport] =
         loader=FileSystemLoader(_HERE),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown_text,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {
-        name: getattr(report_numbers, name)
-        for name in ("milliseconds", "percent", "counted", "moment")
+        name: getattr(report_numbers, name) for name in ("duration", "percent", "counted", "moment")
     }
     page = environment.get_template(_TEMPLATE).render(
         headline=headline(cases),
@@ -93,6 +96,11 @@ def render_html(results: Sequence[Results], accuracy: Sequence[AccuracyReport] =
     return page.encode()
 
 
+def _shown_text(value: object) -> object:
+    """Text from outside with its control characters visible; what is markup stays."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _devices(results: Sequence[Results], cases: Sequence[Shown]) -> Iterator[_DeviceInRun]:
     names = device_names(results)
     for run, result in enumerate(results, 1):
@@ -107,10 +115,10 @@ def _devices(results: Sequence[Results], cases: Sequence[Shown]) -> Iterator[_De
 def _distribution(shown: Shown) -> Markup:
     case = shown.case
     assert case.median_ms is not None
-    figure = charts.distribution(case.repeats, case.median_ms, case.ci95_ms)
     row = table_row(shown)
     title = f"Latency of {shown.label} by repeat: median {row.median} {row.interval}"
-    return Markup(inline_svg(figure, f"latency-{shown.number}", title))
+    scale = time_scale(case.median_ms, case.ci95_ms)
+    return Markup(distribution_svg(case.repeats, case.median_ms, case.ci95_ms, scale, title))
 
 
 def _ratios(where: str, cases: Sequence[Shown], number: int) -> Markup:
@@ -127,7 +135,7 @@ def _ratios(where: str, cases: Sequence[Shown], number: int) -> Markup:
                 f"{row.ratio} {row.ratio_interval}",
                 ratio.ratio,
                 ratio.ci95,
-                shown.case.verdict is Verdict.VALID,
+                {shown.case.verdict, ratio.against_verdict} == {Verdict.VALID},
             )
         )
     other = against.pop() if len(against) == 1 else "the other file"

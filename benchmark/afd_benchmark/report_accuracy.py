@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from afd_benchmark.report_cases import Shown
 from afd_mobile.errors import InputError
 
 _SCHEMA_VERSION = 1
 _CLEAN = "clean"
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Estimate(msgspec.Struct, frozen=True):
     """A share, 0 to 1, with its 95 % interval."""
 
-    value: float
-    low: float
-    high: float
+    value: Share
+    low: Share
+    high: Share
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(
+                f"the interval [{self.low}, {self.high}] does not enclose {self.value}"
+            )
 
 
 class ConditionAccuracy(msgspec.Struct, frozen=True):
@@ -36,7 +45,7 @@ class AccuracyReport(msgspec.Struct, frozen=True):
     model: str
     model_sha256: str | None
     reference: str
-    pictures: int
+    pictures: Annotated[int, Meta(ge=1)]
     conditions: list[ConditionAccuracy]
 
 

@@ -13,11 +13,14 @@ from afd_benchmark.report_numbers import (
     bracketed,
     counted,
     decimals,
-    milliseconds,
+    duration,
     number,
+    size,
+    time_scale,
 )
-from afd_benchmark.results import Case, Device, Results, Verdict
+from afd_benchmark.results import Case, Device, Ratio, Results, Verdict
 
+NO_INTERVAL = "no interval"
 _TIMED = (Verdict.VALID, Verdict.SUSPECT)
 _BACKENDS = {"cpu": "CPU", "gpu": "GPU", "nnapi": "NNAPI"}
 
@@ -56,9 +59,20 @@ class Shown:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the main table, every figure with its unit; times are empty without a verdict."""
+    """One line of the main table, every figure with its unit; times are empty without a verdict.
+
+    Attributes:
+        features: of the processor; empty where they are unknown.
+        runtime: with its version; empty where it does not say.
+        size: of the file.
+        peak_memory: the most of any repeat.
+    """
 
     shown: Shown
+    features: str
+    runtime: str
+    size: str
+    peak_memory: str
     median: str
     interval: str
     p90: str
@@ -170,23 +184,39 @@ def headline(cases: Sequence[Shown]) -> str:
 
 def table_row(shown: Shown) -> Row:
     case = shown.case
+    features = ", ".join((shown.device and shown.device.features) or [])
+    runtime = next((r.runtime for r in case.repeats if r.runtime), "")
+    fixed = (features, runtime, size(case.bytes), size(peak_memory(case)))
     if case.median_ms is None:
-        return Row(shown, *[""] * 9)
-    places = decimals(case.median_ms, case.ci95_ms)
+        return Row(shown, *fixed, *[""] * 9)
+    scale = time_scale(case.median_ms, case.ci95_ms)
+    means = any(repeat.statistic == "mean" for repeat in case.repeats)
     ratio = case.ratio
     ratio_places = decimals(ratio.ratio, ratio.ci95) if ratio else 0
     return Row(
         shown,
-        median=milliseconds(case.median_ms, places),
-        interval=bracketed(case.ci95_ms, places) or NOTHING,
-        p90=milliseconds(case.p90_ms, places),
-        p99=milliseconds(case.p99_ms, places),
+        *fixed,
+        median=f"{scale.time(case.median_ms)}{' (of means)' if means else ''}",
+        interval=scale.interval(case.ci95_ms) or NO_INTERVAL,
+        p90=scale.time(case.p90_ms),
+        p99=scale.time(case.p99_ms),
         ratio=number(ratio.ratio, ratio_places) if ratio else NOTHING,
-        ratio_interval=bracketed(ratio.ci95, ratio_places) if ratio else "",
-        against=ratio.against if ratio else "",
-        first=milliseconds(case.first_ms),
-        init=milliseconds(case.init_ms),
+        ratio_interval=(bracketed(ratio.ci95, ratio_places) or NO_INTERVAL) if ratio else "",
+        against=against(ratio) if ratio else "",
+        first=duration(case.first_ms),
+        init=duration(case.init_ms),
     )
+
+
+def against(ratio: Ratio) -> str:
+    """The other file, and its verdict where that is not VALID."""
+    other = ratio.against_verdict
+    return ratio.against if other is Verdict.VALID else f"{ratio.against} ({other.value})"
+
+
+def peak_memory(case: Case) -> int | None:
+    """The most of any repeat, in bytes; None where it is unknown."""
+    return max((r.peak_memory_bytes for r in case.repeats if r.peak_memory_bytes), default=None)
 
 
 def _published(case: Case) -> Case:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 
 from afd_benchmark.charts import Panel
-from afd_benchmark.report_cases import Shown, backend_name
+from afd_benchmark.report_cases import Shown, against, backend_name
 from afd_benchmark.report_numbers import (
     NOTHING,
     counted,
-    decimals,
-    milliseconds,
+    duration,
     number,
     percent,
     size,
+    time_scale,
 )
 from afd_benchmark.results import (
     Case,
@@ -40,6 +40,7 @@ def case_facts(case: Case) -> Facts:
         ("file", f"{case.file}, {size(case.bytes)}"),
         ("SHA-256", case.sha256),
         ("tool", case.tool or NOTHING),
+        ("runtime", next((r.runtime for r in case.repeats if r.runtime), NOTHING)),
         ("delegation", _delegation(case.delegation)),
         ("golden pictures", _golden(case.golden)),
     ]
@@ -48,18 +49,17 @@ def case_facts(case: Case) -> Facts:
     if case.median_ms is None:
         return facts
     facts += [
-        ("warm-up", f"{milliseconds(case.warmup_ms)} on average"),
+        ("warm-up", f"{duration(case.warmup_ms)} on average"),
         ("spread of the repeats' medians", percent(case.spread)),
     ]
     if case.share_of_peak is not None:
-        facts.append(("share of this core's peak", percent(case.share_of_peak)))
+        facts.append(("share of this core's float32 peak", percent(case.share_of_peak)))
     if case.ratio:
         r = case.ratio
-        early = ", stopped early: the interval was narrow enough" if r.stopped_early else ""
         facts += [
-            ("measured in turn with", f"{r.against}, {milliseconds(r.against_median_ms)}"),
+            ("measured in turn with", f"{against(r)}, {duration(r.against_median_ms)}"),
             ("its SHA-256", r.against_sha256),
-            ("rounds", f"{r.rounds}{early}"),
+            ("rounds", str(r.rounds)),
         ]
     return facts
 
@@ -77,11 +77,11 @@ def repeat_rows(case: Case) -> list[list[str]]:
 
 def _repeat_row(n: int, repeat: Repeat, case: Case) -> list[str]:
     def time(value: float | None) -> str:
-        return milliseconds(value) if case.median_ms is not None else NOTHING
+        return duration(value) if case.median_ms is not None else NOTHING
 
     median = NOTHING
     if case.median_ms is not None:
-        median = milliseconds(repeat.median_ms, decimals(case.median_ms, case.ci95_ms))
+        median = time_scale(case.median_ms, case.ci95_ms).time(repeat.median_ms)
         median += "" if repeat.statistic == "median" else f" ({repeat.statistic})"
 
     def change(of: Callable[[Condition], object | None]) -> str:
@@ -157,6 +157,7 @@ def device_facts(device: Device, conditions: Sequence[Condition]) -> Facts:
     facts = [
         ("name", device.name),
         ("model", device.model),
+        ("processor features", ", ".join(device.features or []) or NOTHING),
         ("processor", device.soc or NOTHING),
         ("system", device.system),
         ("build", device.build or NOTHING),

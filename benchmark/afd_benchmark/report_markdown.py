@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from afd_benchmark.report_accuracy import AccuracyReport, match
 from afd_benchmark.report_cases import Row, headline, shown_cases, table_row
 from afd_benchmark.results import Results, Verdict
+from afd_mobile.terminal import printable
 
 _COLUMNS = (
-    "file", "precision", "device", "setup", "verdict", "median", "95 % interval", "p90", "p99",
-    "ratio", "against", "first", "init",
+    "file", "size", "precision", "device", "features", "runtime", "setup", "verdict", "median",
+    "95 % interval", "p90", "p99", "ratio", "against", "first", "init", "peak memory",
 )  # fmt: skip
 
 
@@ -39,9 +40,10 @@ def render_markdown(results: Sequence[Results], accuracy: Sequence[AccuracyRepor
 def _cells(row: Row) -> list[str]:
     shown, case = row.shown, row.shown.case
     return [
-        case.file, case.precision or "", shown.where, shown.setup, case.verdict.value, row.median,
-        row.interval, row.p90, row.p99, f"{row.ratio} {row.ratio_interval}".strip(), row.against,
-        row.first, row.init,
+        case.file, row.size, case.precision or "", shown.where, row.features, row.runtime,
+        shown.setup, case.verdict.value, row.median, row.interval, row.p90, row.p99,
+        f"{row.ratio} {row.ratio_interval}".strip(), row.against, row.first, row.init,
+        row.peak_memory,
     ]  # fmt: skip
 
 
@@ -58,4 +60,4 @@ def _line(cells: Sequence[str]) -> str:
 def _escaped(text: str) -> str:
     """What Markdown shows as it is, on one line: no markup, link, emphasis or formula."""
     special = r"[\\`*|<>&$]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
-    return re.sub(special, lambda found: f"\\{found[0]}", " ".join(text.split()))
+    return re.sub(special, lambda found: f"\\{found[0]}", printable(text))

@@ -1,14 +1,16 @@
-"""How the report writes numbers: as many decimals as the interval's width supports, with units."""
+"""How numbers are written: as many decimals as the interval's width supports, with units."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import datetime
 
 Interval = tuple[float, float]
 
 NOTHING = "–"
-_MOST_DECIMALS = 3  # of milliseconds: a microsecond
+_MOST_DECIMALS = 3
+_MICROSECONDS_BELOW_MS = 0.1
 
 
 def decimals(value: float, interval: Interval | None = None) -> int:
@@ -29,8 +31,31 @@ def number(value: float | None, places: int | None = None) -> str:
     return f"{value:.{decimals(value) if places is None else places}f}"
 
 
-def milliseconds(value: float | None, places: int | None = None) -> str:
-    return NOTHING if value is None else f"{number(value, places)} ms"
+@dataclass(frozen=True)
+class TimeScale:
+    """How a time and those beside it are written: the unit's name, how many make a millisecond."""
+
+    unit: str
+    per_ms: float
+    places: int
+
+    def time(self, ms: float | None) -> str:
+        return NOTHING if ms is None else f"{ms * self.per_ms:.{self.places}f} {self.unit}"
+
+    def interval(self, ms: Interval | None) -> str:
+        return bracketed(ms and (ms[0] * self.per_ms, ms[1] * self.per_ms), self.places)
+
+
+def time_scale(ms: float, interval_ms: Interval | None = None) -> TimeScale:
+    """Microseconds for what is short, and as many decimals as the interval supports."""
+    unit, per_ms = ("µs", 1e3) if 0 < ms < _MICROSECONDS_BELOW_MS else ("ms", 1.0)
+    interval = interval_ms and (interval_ms[0] * per_ms, interval_ms[1] * per_ms)
+    return TimeScale(unit, per_ms, decimals(ms * per_ms, interval))
+
+
+def duration(ms: float | None) -> str:
+    """`8.61 ms`, `4.72 µs`."""
+    return NOTHING if ms is None else time_scale(ms).time(ms)
 
 
 def bracketed(interval: Interval | None, places: int) -> str:

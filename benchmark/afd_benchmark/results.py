@@ -7,14 +7,25 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from afd_mobile.errors import InputError
 from afd_mobile.files import write_whole
 
 RESULTS = "results.json"
-RESULTS_SCHEMA_VERSION = 1
+RESULTS_SCHEMA_VERSION = 2
+
+# Checked when a file is read.
+Count = Annotated[int, Meta(ge=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Celsius = Annotated[float, Meta(ge=-273.15)]
+Interval = tuple[Positive, Positive]
 
 
 class Verdict(str, Enum):
@@ -30,9 +41,16 @@ class _Closed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """A JSON object in which every key is known."""
 
 
+def _check_enclosed(figure: msgspec.Struct, name: str, interval_name: str) -> None:
+    """Raises: ValueError, the interval does not enclose the value."""
+    value, interval = getattr(figure, name), getattr(figure, interval_name)
+    if interval is not None and not (value is not None and interval[0] <= value <= interval[1]):
+        raise ValueError(f"{interval_name} {list(interval)} does not enclose {name} {value}")
+
+
 class Core(_Closed, frozen=True):
-    index: int
-    max_mhz: float | None
+    index: Count
+    max_mhz: Positive | None
 
 
 class Device(_Closed, frozen=True):
@@ -41,6 +59,8 @@ class Device(_Closed, frozen=True):
     Attributes:
         name: "host", or the adb serial (with `@HOST:PORT` from another adb server).
         model: "Xiaomi Mi 10", or the processor of a host.
+        features: what its processor has that kernels are chosen by, such as AVX512-VNNI or I8MM,
+            on every core; None where that is unknown.
         abi: of the device's processes, such as arm64-v8a or x86_64.
         lacks: what the device cannot report or do, and so what is not in the evidence.
         build: Android's fingerprint.
@@ -52,9 +72,10 @@ class Device(_Closed, frozen=True):
     soc: str | None
     system: str  # "Android 12 (API 31)", "Linux 6.1"
     abi: str
+    features: list[str] | None
     cores: list[Core]
     gpu: str | None
-    memory_bytes: int | None
+    memory_bytes: AtLeastOne | None
     lacks: list[str]
     build: str | None = None
 
@@ -71,15 +92,15 @@ class Condition(_Closed, frozen=True):
         reference_gflops: a large float32 matrix product on the pinned core (hosts).
     """
 
-    at_s: float
-    thermal_status: int | None = None
-    temperatures_c: dict[str, float] = {}
-    clocks_mhz: tuple[float | None, ...] = ()
-    clock_limits_mhz: tuple[float | None, ...] = ()
-    battery_percent: int | None = None
+    at_s: NotNegative
+    thermal_status: Count | None = None
+    temperatures_c: dict[str, Celsius] = {}
+    clocks_mhz: tuple[NotNegative | None, ...] = ()
+    clock_limits_mhz: tuple[NotNegative | None, ...] = ()
+    battery_percent: Annotated[int, Meta(ge=0, le=100)] | None = None
     charging: bool | None = None
     screen_on: bool | None = None
-    reference_gflops: float | None = None
+    reference_gflops: Positive | None = None
 
 
 class Delegation(_Closed, frozen=True):
@@ -95,9 +116,9 @@ class Delegation(_Closed, frozen=True):
     asked: str
     actual: str
     delegate: str | None
-    delegated: int | None
-    nodes: int | None
-    partitions: int | None
+    delegated: Count | None
+    nodes: Count | None
+    partitions: Count | None
     whole: bool | None = None
 
 
@@ -108,11 +129,11 @@ class GoldenCheck(_Closed, frozen=True):
         violations: limits of the manifest that were crossed, in words; none if it agrees.
     """
 
-    pictures: int
-    max_abs_error: float
-    range: float
+    pictures: AtLeastOne
+    max_abs_error: NotNegative
+    range: NotNegative
     snr_db: float | None
-    top1_agreement: float | None
+    top1_agreement: Share | None
     violations: list[str]
 
 
@@ -124,23 +145,34 @@ class Repeat(_Closed, frozen=True):
         median_ms: of the samples, or as the tool printed it; its mean where it printed no median.
         statistic: which of the two `median_ms` is.
         outliers: indices into `samples_ms` that lie more than 3 interquartile ranges off; kept.
+        init_ms: loading and preparing; the file was read just before, so it is in the page cache.
+        runtime: what ran the graph, with its version as it says itself, such as "LiteRT 2.1.0".
+        peak_memory_bytes: how far loading and running raised the memory in use (`benchmark_model`:
+            all of its process).
         log, log_sha256: the raw log, relative to `results.json`.
     """
 
-    init_ms: float
-    first_ms: float
-    warmup_ms: float | None
-    samples_ms: list[float]
-    median_ms: float
+    init_ms: Positive
+    first_ms: Positive
+    warmup_ms: Positive | None
+    samples_ms: list[Positive]
+    median_ms: Positive
     statistic: str  # median, mean
-    runs: int
-    outliers: list[int]
+    runs: AtLeastOne
+    outliers: list[Count]
     delegation: Delegation
-    peak_memory_bytes: int | None
+    runtime: str | None
+    peak_memory_bytes: AtLeastOne | None
     before: Condition
     after: Condition
     log: str
     log_sha256: str
+
+    def __post_init__(self) -> None:
+        if self.outliers and max(self.outliers) >= len(self.samples_ms):
+            raise ValueError(
+                f"there is no sample {max(self.outliers)} among {len(self.samples_ms)} samples_ms"
+            )
 
 
 class Ratio(_Closed, frozen=True):
@@ -149,17 +181,21 @@ class Ratio(_Closed, frozen=True):
     Attributes:
         against: the other file's name.
         against_median_ms: the other's median in the same rounds.
+        against_verdict: what the other's time may be used for, and so the ratio.
+        ratio, ci95: median of the rounds' ratios and its 95 % interval, None of too few rounds.
         rounds: pairs of repeats.
-        stopped_early: its interval was already narrower than 2 %.
     """
 
     against: str
     against_sha256: str
-    against_median_ms: float
-    ratio: float
-    ci95: tuple[float, float]
-    rounds: int
-    stopped_early: bool
+    against_median_ms: Positive
+    against_verdict: Verdict
+    ratio: Positive
+    ci95: Interval | None
+    rounds: AtLeastOne
+
+    def __post_init__(self) -> None:
+        _check_enclosed(self, "ratio", "ci95")
 
 
 class ProfiledOperation(_Closed, frozen=True):
@@ -167,9 +203,9 @@ class ProfiledOperation(_Closed, frozen=True):
 
     operator: str
     name: str
-    mean_ms: float
-    share: float  # of the whole inference, 0 to 1
-    calls: int
+    mean_ms: NotNegative
+    share: Share  # of the whole inference
+    calls: Count
 
 
 class Case(_Closed, frozen=True):
@@ -179,41 +215,45 @@ class Case(_Closed, frozen=True):
         target: what was asked for: the export's name, or the file's.
         in_turn_with: sha256 of the file that this one was only measured for, to give its ratio.
         reasons: why the verdict is not VALID, or why the case was skipped; evidence in words.
-        median_ms, ci95_ms: median of the repeats' medians and its bootstrap interval.
-        p90_ms, p99_ms: over all samples; p99 from 1000 samples on, both None without raw samples.
-        spread: (90th - 10th percentile) / median of the repeats' medians.
+        median_ms, ci95_ms: median of the repeats' medians and its 95 % interval, None of too few.
+        p90_ms, p99_ms: over all samples; None where fewer than ten samples lie beyond.
+        spread: (90th - 10th percentile) / median of the repeats' medians; None of a single one.
         samples_ms: every repeat's samples, in order.
-        share_of_peak: multiply-adds a second over those of a large matrix product in the same run.
+        share_of_peak: multiply-adds a second over those of a large float32 matrix product on the
+            same core in the same run; None with several threads.
     """
 
     target: str
     file: str
     sha256: str
-    bytes: int
+    bytes: AtLeastOne
     precision: str | None
     device: str
     backend: str
-    threads: int
+    threads: AtLeastOne
     tool: str | None
     verdict: Verdict
     reasons: list[str]
     in_turn_with: str | None = None
-    median_ms: float | None = None
-    ci95_ms: tuple[float, float] | None = None
-    p90_ms: float | None = None
-    p99_ms: float | None = None
-    spread: float | None = None
-    init_ms: float | None = None
-    first_ms: float | None = None
-    warmup_ms: float | None = None
-    samples_ms: list[list[float]] = []
-    multiply_adds: int | None = None
-    share_of_peak: float | None = None
+    median_ms: Positive | None = None
+    ci95_ms: Interval | None = None
+    p90_ms: Positive | None = None
+    p99_ms: Positive | None = None
+    spread: NotNegative | None = None
+    init_ms: Positive | None = None
+    first_ms: Positive | None = None
+    warmup_ms: Positive | None = None
+    samples_ms: list[list[Positive]] = []
+    multiply_adds: Count | None = None
+    share_of_peak: NotNegative | None = None
     golden: GoldenCheck | None = None
     delegation: Delegation | None = None
     ratio: Ratio | None = None
     repeats: list[Repeat] = []
     profile: list[ProfiledOperation] = []
+
+    def __post_init__(self) -> None:
+        _check_enclosed(self, "median_ms", "ci95_ms")
 
     @property
     def key(self) -> tuple[str, str, str, int, str | None]:
@@ -227,7 +267,7 @@ class Results(_Closed, frozen=True):
     Attributes:
         started_at, finished_at: ISO 8601, UTC, by the driving machine's clock.
         settings: of the command, as given or by default.
-        seed: of the bootstrap.
+        seed: of the noise that is fed where no golden pictures come with a file.
         versions: of the driving tools and runtimes.
     """
 

@@ -9,7 +9,6 @@ from typing import Protocol
 
 import msgspec
 
-from afd_benchmark.latency_stats import SEED
 from afd_benchmark.measure import skipped
 from afd_benchmark.plan import PlannedCase
 from afd_benchmark.results import (
@@ -22,6 +21,7 @@ from afd_benchmark.results import (
     write_results,
 )
 from afd_benchmark.run_request import RunRequest, tool_name
+from afd_benchmark.targets import SEED
 from afd_mobile.artifacts import sha256, versions_of
 from afd_mobile.errors import OutputError, UsageError
 

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afd_benchmark.file_cost import cost_of_file
-from afd_benchmark.latency_stats import SEED
-from afd_mobile.artifacts import MANIFEST, InputRange, Scope, read_manifest, sha256
+from afd_mobile.artifacts import MANIFEST, InputRange, Scope, file_of, read_manifest, sha256
 from afd_mobile.errors import InputError
 from afd_mobile.litert import TensorContract, contracts
 from afd_mobile.parity import Limits
+from afd_mobile.terminal import printable
 
 Pixels = NDArray[np.float32]
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,9 @@ def _target(path: Path) -> Target:
             entry = next((f for f in manifest["files"] if f["path"] == path.name), None)
     if entry is None:
         return Target(
-            name=path.stem, file=path.name, path=path, sha256=digest, bytes=path.stat().st_size,
-            precision=None, input=given, output=result, golden=(), limits=None,
-            classify=False, multiply_adds=_multiply_adds(path),
+            name=printable(path.stem), file=printable(path.name), path=path, sha256=digest,
+            bytes=path.stat().st_size, precision=None, input=given, output=result, golden=(),
+            limits=None, classify=False, multiply_adds=_multiply_adds(path),
         )  # fmt: skip
     with _well_formed(folder):
         if entry["sha256"] != digest:
@@ -121,7 +122,7 @@ def _target(path: Path) -> Target:
         feed = _feed(manifest)
         return Target(
             name=msgspec.convert(manifest["name"], str),
-            file=path.name,
+            file=printable(path.name),
             path=path,
             sha256=digest,
             bytes=path.stat().st_size,
@@ -161,8 +162,8 @@ def _picture(
     result: TensorContract,
     feed: Callable[[NDArray[np.uint8]], Pixels],
 ) -> GoldenPicture:
-    rgb = np.fromfile(folder / record["input"], np.uint8).reshape(given.shape)
-    expected = np.fromfile(folder / record["outputs"][precision], "<f4")
+    rgb = np.fromfile(file_of(folder, record["input"]), np.uint8).reshape(given.shape)
+    expected = np.fromfile(file_of(folder, record["outputs"][precision]), "<f4")
     quality = "clean" if record["quality"] is None else f"QF {record['quality']}"
     return GoldenPicture(
         f"{record['picture']} ({quality})", feed(rgb), expected.reshape(result.shape)

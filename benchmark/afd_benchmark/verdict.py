@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from afd_benchmark.latency_stats import interval_of_median, spread
+from afd_benchmark.latency_stats import MIN_REPEATS, interval_of_median, spread
 from afd_benchmark.plan import CPU, GPU
 from afd_benchmark.results import Condition, Delegation, GoldenCheck, Repeat, Verdict
 from afd_mobile.artifacts import Precision
@@ -45,13 +45,23 @@ def judge(
     ]
     medians = [r.median_ms for r in repeats]
     wide = spread(medians)
-    if wide > MAX_SPREAD:
+    if wide is not None and wide > MAX_SPREAD:
         suspect.append(f"the repeats' medians spread over {wide:.0%}, limit {MAX_SPREAD:.0%}")
-    low, high = interval_of_median(medians)
-    width = (high - low) / median(medians)
-    if width > MAX_INTERVAL:
-        suspect.append(f"the median is known to {width:.1%} only, limit {MAX_INTERVAL:.0%}")
+    suspect += _uncertain(medians)
     return (Verdict.SUSPECT, suspect) if suspect else (Verdict.VALID, [])
+
+
+def _uncertain(medians: list[float]) -> list[str]:
+    interval = interval_of_median(medians)
+    if interval is None:
+        return [
+            f"too few repeats for a 95 % interval, {len(medians)}: "
+            f"give --repeats {MIN_REPEATS} or more"
+        ]
+    width = (interval[1] - interval[0]) / median(medians)
+    if width <= MAX_INTERVAL:
+        return []
+    return [f"the median is known to {width:.1%} only, limit {MAX_INTERVAL:.0%}"]
 
 
 def _wrong_backend(repeats: list[Repeat], full_delegation: bool) -> list[str]:

@@ -78,6 +78,7 @@ def repeat(
         runs=runs,
         outliers=[] if averages_only else outliers,
         delegation=delegation(backend),
+        runtime=None if averages_only else "LiteRT 2.1.0",
         peak_memory_bytes=23_400_000,
         before=condition(start, heat=heat + 0.6 * n, phone=phone),
         after=condition(start + 0.6, heat=heat + 0.6 * n + 0.5, phone=phone),
@@ -112,8 +113,8 @@ def timed_case(
         multiply_adds=300_774_272, share_of_peak=0.382 if device == "host" else None,
         golden=GoldenCheck(4, 1.2e-5, 21.4, 118.0, 1.0, []), delegation=delegation(backend),
         ratio=None if ratio is None else Ratio(
-            f"{PLAIN}_float32.tflite", sha(f"{PLAIN}_float32.tflite"), middle / ratio, ratio,
-            (ratio * 0.992, ratio * 1.008), 10, True,
+            f"{PLAIN}_float32.tflite", sha(f"{PLAIN}_float32.tflite"), middle / ratio,
+            Verdict.VALID, ratio, (ratio * 0.992, ratio * 1.008), 10,
         ),
         repeats=repeats,
         profile=[
@@ -139,16 +140,18 @@ def results(devices: Sequence[Device], cases: Sequence[Case], day: int = 21) -> 
 
 HOST = Device(
     "host", "host", "AMD EPYC 9654 96-Core Processor", None, "Linux 6.1", "x86_64",
-    [Core(n, 3700.0) for n in range(4)], None, 135_000_000_000, ["temperatures"],
+    ["AVX2", "AVX-512F", "AVX512-VNNI"], [Core(n, 3700.0) for n in range(4)], None,
+    135_000_000_000, ["temperatures"],
 )  # fmt: skip
 PHONE = Device(
     "7f3a91c2", "phone", "Xiaomi Mi 10", "Snapdragon 865", "Android 12 (API 31)", "arm64-v8a",
+    ["NEON", "dot product"],
     [Core(n, mhz) for n, mhz in enumerate([1804.8] * 4 + [2419.2] * 3 + [2841.6])], "Adreno 650",
     7_800_000_000, [],
 )  # fmt: skip
 OLD_PHONE = Device(
     "127.0.0.1:5561@farm:5037", "phone", HOSTILE, None, "Android 9 (API 28)", "arm64-v8a",
-    [Core(n, None) for n in range(4)], None, None, ["thermal service", "battery"],
+    None, [Core(n, None) for n in range(4)], None, None, ["thermal service", "battery"],
 )  # fmt: skip
 
 
@@ -219,7 +222,8 @@ def hostile_run() -> Results:
         profiled=1,
     )  # fmt: skip
     device = Device(
-        HOSTILE, "phone", HOSTILE, "小米\x07", HOSTILE, HOSTILE, [], HOSTILE, None, [HOSTILE]
+        HOSTILE, "phone", HOSTILE, "小米\x07", HOSTILE, HOSTILE, [HOSTILE], [], HOSTILE, None,
+        [HOSTILE],
     )
     return results([device], [case])
 

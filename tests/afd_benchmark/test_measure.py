@@ -83,7 +83,8 @@ class Scripted:
             init_ms=number, first_ms=20.0 + number, warmup_ms=None, samples_ms=samples,
             median_ms=float(np.median(samples)), statistic="median", runs=len(samples),
             outliers=[], delegation=Delegation(case.backend, case.backend, None, 4, 4, 1),
-            peak_memory_bytes=None, before=condition, after=condition, log=log, log_sha256="",
+            runtime=None, peak_memory_bytes=None, before=condition, after=condition, log=log,
+            log_sha256="",
         )  # fmt: skip
 
     def profile(self, case: PlannedCase, target: Target, log: str) -> list[ProfiledOperation]:
@@ -100,7 +101,7 @@ def measured(
     **settings: object,
 ) -> list[Case]:  # fmt: skip
     said = [] if said is None else said
-    chosen = Settings(**{"repeats": 4, **settings})  # type: ignore[arg-type]
+    chosen = Settings(**{"repeats": 6, **settings})  # type: ignore[arg-type]
     return measure(runner, case or planned(), chosen, said.append)
 
 
@@ -115,19 +116,19 @@ def jittered(level: dict[str, float], width: float) -> Callable[[str, int], list
 def test_outputs_come_first_then_the_repeats_and_the_profile() -> None:
     runner, said = Scripted(), list[str]()
     (case,) = measured(runner, said=said, profile=True)
-    assert runner.asked == ["outputs a", *["repeat a"] * 4, "profile a"]
+    assert runner.asked == ["outputs a", *["repeat a"] * 6, "profile a"]
     assert case.verdict is Verdict.VALID and case.reasons == []
     assert case.golden is not None
     assert (case.golden.pictures, case.golden.max_abs_error, case.golden.violations) == (2, 0, [])
     assert [o.operator for o in case.profile] == ["CONV_2D"]
-    assert said == [f"{n}/4 10.00 ms" for n in (1, 2, 3, 4)]
+    assert said == [f"{n}/6 10.0 ms" for n in range(1, 7)]
     assert runner.asked.count("profile a") == 1 and measured(Scripted())[0].profile == []
 
 
 def test_the_figures_are_those_of_the_repeats() -> None:
-    samples = [[9.0, 10.0, 30.0], [10.2, 10.2, 10.2], [9.8, 9.8, 11.0], [10.1, 10.1, 10.1]]
+    samples = [[9.0, 10.0, 30.0], [10.2] * 3, [9.8, 9.8, 11.0], [10.1] * 3, [10.0] * 3, [10.3] * 99]
     (case,) = measured(Scripted(times=lambda name, number: samples[number - 1]))
-    medians = [10.0, 10.2, 9.8, 10.1]
+    medians = [10.0, 10.2, 9.8, 10.1, 10.0, 10.3]
     assert case.median_ms == pytest.approx(10.05)
     assert case.ci95_ms == interval_of_median(medians)
     assert case.samples_ms == samples and [r.median_ms for r in case.repeats] == medians
@@ -136,7 +137,7 @@ def test_the_figures_are_those_of_the_repeats() -> None:
     assert case.spread == pytest.approx(
         (np.percentile(medians, 90) - np.percentile(medians, 10)) / 10.05
     )
-    assert (case.init_ms, case.first_ms, case.warmup_ms) == (2.5, 22.5, None)
+    assert (case.init_ms, case.first_ms, case.warmup_ms) == (3.5, 23.5, None)
     # 2 x 50 M operations in 10.05 ms, over 50 G a second.
     assert case.share_of_peak == pytest.approx(2 * 50e6 / 10.05e-3 / 50e9)
     assert (case.target, case.file, case.sha256, case.tool) == ("a", "a.tflite", A.sha256, "Script")
@@ -148,18 +149,23 @@ def test_the_99th_percentile_comes_with_a_thousand_samples() -> None:
     assert case.p99_ms == 10.0
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("gflops", [None, 50.0])
 @pytest.mark.parametrize("multiply_adds", [None, 50_000_000])
-def test_the_share_of_the_peak_needs_both(gflops: float | None, multiply_adds: int | None) -> None:
+def test_the_share_of_the_peak_needs_both_and_a_single_core(
+    gflops: float | None, multiply_adds: int | None, threads: int
+) -> None:
     runner = Scripted(gflops=gflops)
-    (case,) = measured(runner, planned(target("a", multiply_adds=multiply_adds)))
-    assert (case.share_of_peak is None) == (gflops is None or multiply_adds is None)
+    plan = replace(planned(target("a", multiply_adds=multiply_adds)), threads=threads)
+    (case,) = measured(runner, plan)
+    known = None not in (gflops, multiply_adds) and threads == 1
+    assert (case.share_of_peak is not None) == known
 
 
 def test_without_golden_pictures_nothing_is_checked_and_the_time_is_suspect() -> None:
     runner = Scripted(wrong={"a": 9.0})
     (case,) = measured(runner, planned(target("a", golden=0)))
-    assert runner.asked == ["repeat a"] * 4
+    assert runner.asked == ["repeat a"] * 6
     assert case.verdict is Verdict.SUSPECT and case.golden is None and case.median_ms == 10.0
 
 
@@ -216,7 +222,7 @@ def test_another_backend_than_asked_has_no_time() -> None:
 
     (case,) = measured(Fallback(), replace(planned(), backend="gpu"))
     assert case.verdict is Verdict.INVALID and case.median_ms is None and case.samples_ms == []
-    assert len(case.repeats) == 4 and case.delegation is not None  # the evidence
+    assert len(case.repeats) == 6 and case.delegation is not None  # the evidence
 
 
 def test_what_is_skipped_says_why() -> None:
@@ -238,7 +244,7 @@ def test_two_take_turns_a_b_b_a() -> None:
     main, other = measured(runner, planned(A, B), repeats=5)
     assert runner.asked[:2] == ["outputs a", "outputs b"]
     assert turns(runner) == "abbaabbaab"
-    assert main.ratio is not None and not main.ratio.stopped_early and main.ratio.rounds == 5
+    assert main.ratio is not None and main.ratio.rounds == 5
     medians: list[Sequence[float]] = [[r.median_ms for r in c.repeats] for c in (main, other)]
     assert (main.ratio.ratio, main.ratio.ci95) == ratio_with_interval(*map(list, medians))
     assert main.ratio.against == "b.tflite" and main.ratio.against_sha256 == other.sha256
@@ -246,35 +252,34 @@ def test_two_take_turns_a_b_b_a() -> None:
     assert other.in_turn_with == main.sha256 and main.in_turn_with is None and other.ratio is None
 
 
-@pytest.mark.parametrize(
-    ("width", "rounds"),
-    # Five ratios of 2 (1 + {0, 1, 2, -1, -2} width): after three rounds the interval is 4 widths.
-    [(0.0, 3), (0.0049, 3), (0.02, 12)],
-)
-def test_it_stops_once_the_interval_is_narrow_and_not_before_three_rounds(
-    width: float, rounds: int
-) -> None:
-    runner = Scripted(times=jittered({"a": 20.0, "b": 10.0}, width))
-    main, other = measured(runner, planned(A, B), repeats=12)
-    assert main.ratio is not None
-    assert (main.ratio.rounds, main.ratio.stopped_early) == (rounds, rounds < 12)
-    assert len(main.repeats) == len(other.repeats) == rounds
+@pytest.mark.parametrize("against", [None, B])
+def test_the_rounds_are_as_many_as_were_asked_for_however_alike(against: Target | None) -> None:
+    """Stopping once an interval is narrow would make it one that holds the ratio less often."""
+    main, *others = measured(Scripted(), planned(A, against), repeats=12)
+    assert [len(case.repeats) for case in (main, *others)] == [12] * (1 + len(others))
 
 
-def test_alone_it_never_stops_early() -> None:
-    assert len(measured(Scripted(), repeats=12)[0].repeats) == 12
+def test_a_ratio_of_too_few_rounds_has_no_interval() -> None:
+    for repeats in (5, 6):
+        main, _ = measured(Scripted(), planned(A, B), repeats=repeats)
+        assert main.ratio is not None and main.ratio.ratio == 1.0
+        assert main.ratio.ci95 == (None if repeats == 5 else (1.0, 1.0))
 
 
-def test_the_last_round_is_no_early_stop() -> None:
-    main, _ = measured(Scripted(), planned(A, B), repeats=3)
-    assert main.ratio is not None and main.ratio.rounds == 3 and not main.ratio.stopped_early
+def test_a_ratio_to_a_suspect_time_says_so() -> None:
+    unchecked = target("b", golden=0)
+    main, other = measured(Scripted(), planned(A, unchecked))
+    assert (main.verdict, other.verdict) == (Verdict.VALID, Verdict.SUSPECT)
+    assert main.ratio is not None and main.ratio.against_verdict is Verdict.SUSPECT
+    main, _ = measured(Scripted(), planned(A, B))
+    assert main.ratio is not None and main.ratio.against_verdict is Verdict.VALID
 
 
 @pytest.mark.parametrize("step", ["outputs b 1", "repeat b 1", "repeat b 2"])
 def test_a_failing_counterpart_costs_the_ratio_only(step: str) -> None:
     runner = Scripted(fails={step: MeasurementError("killed")})
     main, other = measured(runner, planned(A, B))
-    assert (main.median_ms, len(main.repeats), main.ratio) == (10.0, 4, None)
+    assert (main.median_ms, len(main.repeats), main.ratio) == (10.0, 6, None)
     assert main.reasons == ["no ratio: b.tflite is INVALID"]
     assert other.verdict is Verdict.INVALID and other.reasons == ["killed"]
     assert other.median_ms is None

@@ -90,6 +90,27 @@ def test_what_is_no_accuracy_is_an_input_error(tmp_path: Path, content: bytes | 
         read_accuracy(path)
 
 
+@pytest.mark.parametrize(
+    ("top1", "words"),
+    [
+        ({"value": 0.5, "low": 0.6, "high": 0.7}, "[0.6, 0.7] does not enclose 0.5"),
+        ({"value": 0.5, "low": 0.7, "high": 0.4}, "[0.7, 0.4] does not enclose 0.5"),
+        ({"value": 50, "low": 40, "high": 60}, "top1"),
+        ({"value": 0.5, "low": -0.1, "high": 0.6}, "low"),
+    ],
+)
+def test_shares_that_cannot_be_are_an_input_error(
+    top1: dict[str, float], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    content = msgspec.to_builtins(sample.accuracy(CORRECTED, 0.05))
+    content["conditions"][1]["top1"] = top1
+    path.write_bytes(msgspec.json.encode(content))
+    with pytest.raises(InputError) as refused:
+        read_accuracy(path)
+    assert words in str(refused.value) and str(path) in str(refused.value)
+
+
 @pytest.mark.parametrize("changed", [{"schema_version": 2}, {"conditions": []}])
 def test_another_version_is_an_input_error(tmp_path: Path, changed: dict[str, object]) -> None:
     path = tmp_path / "a.json"

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from afd_benchmark.results import RESULTS, Results, read_results, write_results
+from afd_benchmark.results import (
+    RESULTS,
+    RESULTS_SCHEMA_VERSION,
+    Results,
+    read_results,
+    write_results,
+)
 from afd_mobile.errors import InputError, OutputError
 from tests.afd_benchmark import sample_results as sample
 
@@ -39,7 +45,7 @@ def test_everything_comes_back_as_it_was_written(results: Results, tmp_path: Pat
 
 def test_every_key_is_there_also_where_nothing_is_known(path: Path) -> None:
     content = json.loads(path.read_text())
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == RESULTS_SCHEMA_VERSION
     names = {"file", "device", "backend", "threads", "verdict", "reasons", "median_ms", "ci95_ms",
              "samples_ms"}  # fmt: skip
     keys = [set(case) for case in content["cases"]]
@@ -64,12 +70,12 @@ def test_the_key_tells_cases_apart() -> None:
         replace(case, in_turn_with="1" * 64),
     ]
     assert len({case.key, *(other.key for other in others)}) == 6
-    assert replace(case, reasons=["x"], median_ms=1.0, file="b").key == case.key
+    assert replace(case, reasons=["x"], p90_ms=1.0, file="b").key == case.key
 
 
 WRONG: dict[str, tuple[Edit, str]] = {
-    "another version": (lambda r: r.update(schema_version=2), "schema version 2, expected 1"),
-    "a version in words": (lambda r: r.update(schema_version="1"), "schema_version"),
+    "another version": (lambda r: r.update(schema_version=1), "schema version 1, expected 2"),
+    "a version in words": (lambda r: r.update(schema_version="2"), "schema_version"),
     "no version": (lambda r: r.pop("schema_version"), "schema_version"),
     "no cases": (lambda r: r.pop("cases"), "cases"),
     "an unknown key": (lambda r: r.update(colour="red"), "colour"),
@@ -81,6 +87,40 @@ WRONG: dict[str, tuple[Edit, str]] = {
     "a time in words": (lambda r: r["cases"][0].update(median_ms="5 ms"), "median_ms"),
     "half an interval": (lambda r: r["cases"][0].update(ci95_ms=[1.0]), "ci95_ms"),
     "a time of null": (lambda r: r["cases"][0]["repeats"][0].update(init_ms=None), "init_ms"),
+    "a time below nothing": (
+        lambda r: r["cases"][0].update(median_ms=-5, ci95_ms=None), "median_ms",
+    ),
+    "a time of nothing": (lambda r: r["cases"][0]["repeats"][0].update(init_ms=0), "init_ms"),
+    "an interval the wrong way round": (
+        lambda r: r["cases"][0].update(median_ms=5, ci95_ms=[9, 1]),
+        "ci95_ms [9.0, 1.0] does not enclose median_ms 5.0 - at `$.cases[0]`",
+    ),
+    "an interval elsewhere": (
+        lambda r: r["cases"][0].update(median_ms=5, ci95_ms=[6, 7]),
+        "ci95_ms [6.0, 7.0] does not enclose median_ms 5.0",
+    ),
+    "an interval of nothing": (
+        lambda r: r["cases"][0].update(median_ms=None), "does not enclose median_ms None",
+    ),
+    "a ratio beside its interval": (
+        lambda r: r["cases"][0]["ratio"].update(ratio=9),
+        "ci95 [1.29952, 1.32048] does not enclose ratio 9.0",
+    ),
+    "a sample below nothing": (
+        lambda r: r["cases"][0]["repeats"][0]["samples_ms"].append(-1e-9), "samples_ms",
+    ),
+    "an outlier that is no sample": (
+        lambda r: r["cases"][0]["repeats"][0].update(outliers=[60]), "no sample 60 among 60",
+    ),
+    "no runs": (lambda r: r["cases"][0]["repeats"][0].update(runs=0), "runs"),
+    "no memory": (
+        lambda r: r["cases"][0]["repeats"][0].update(peak_memory_bytes=0), "peak_memory_bytes",
+    ),
+    "more than all": (lambda r: r["cases"][0]["golden"].update(top1_agreement=1.01), "top1"),
+    "a battery beyond full": (
+        lambda r: r["cases"][0]["repeats"][0]["after"].update(battery_percent=101), "battery",
+    ),
+    "no threads": (lambda r: r["cases"][0].update(threads=0), "threads"),
     "half a core": (lambda r: r["devices"][0]["cores"][0].update(index=0.5), "index"),
 }  # fmt: skip
 
@@ -95,11 +135,19 @@ def test_each_wrong_key_or_value_is_named(what: str, path: Path) -> None:
     assert words in message and str(path) in message
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+def test_what_is_no_number_is_refused(number: str, path: Path) -> None:
+    content = json.loads(path.read_text())
+    content["cases"][0]["spread"] = "HERE"
+    path.write_text(json.dumps(content).replace('"HERE"', number))
+    assert str(path) in refusal(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{} {}", b"\0" * 9])
 def test_what_is_no_results_file(content: bytes, path: Path) -> None:
     path.write_bytes(content)
     assert "cannot be read as results of afd-bench" in refusal(path)
-    path.write_bytes(b'{"schema_version": 1, "started_at": "\xff"}')
+    path.write_bytes(b'{"schema_version": 2, "started_at": "\xff"}')
     assert "cannot be read as results" in refusal(path)
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from afd_mobile.command import Parser, run_command
+from afd_mobile.errors import ConversionError, InputError
 
 
 @pytest.mark.parametrize(("prog", "extra"), [("afd-bench", "bench"), ("afd-export", "export")])
@@ -24,3 +31,57 @@ def test_a_missing_dependency_is_one_line_with_the_remedy(
     assert capsys.readouterr().err == (
         f"{prog}: error: not_installed_here is not installed; pip install 'afd-mobile[{extra}]'\n"
     )
+
+
+@pytest.mark.parametrize("text", ["a\x1b[31mb\nc", "\u202e\x07"])
+@pytest.mark.parametrize("failure", [InputError, lambda m: ConversionError("x", chatter=m)])
+def test_no_message_commands_the_terminal(
+    text: str, failure: Callable[[str], Exception], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def command(_: argparse.Namespace) -> None:
+        raise failure(text)
+
+    monkeypatch.setattr("sys.argv", ["some-program"])
+    with pytest.raises(SystemExit):
+        run_command(command, Parser("some-program", "what it does"))
+    said = capsys.readouterr().err
+    assert said.isprintable() or set("".join(c for c in said if not c.isprintable())) == {"\n"}
+    assert "\\x1b[31mb" in said or "\\u202e\\x07" in said
+
+
+PROGRAMS = (
+    "afd_export.cli:main", "afd_benchmark.cli:main", "afd_mobile.cli:train_main",
+    "afd_mobile.cli:eval_main",
+)  # fmt: skip
+
+
+LOG = Path(__file__).resolve().parents[1] / "afd_benchmark" / "logs" / "studio_new.txt"
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "buffered"),
+    [
+        *((program, ["--help"], True) for program in PROGRAMS),
+        # What is printed as it comes fails in mid-command.
+        ("afd_benchmark.cli:main", ["parse", str(LOG), "--json"], False),
+    ],
+)
+def test_a_reader_that_has_gone_ends_a_program_in_silence(
+    program: str, arguments: list[str], buffered: bool
+) -> None:
+    """As `| head` leaves it: nothing reads what is still to come."""
+    module, _, function = program.partition(":")
+    source = f"import sys; from {module} import {function} as main; main()"
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "PYTHONUNBUFFERED": "" if buffered else "1",
+    }
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        done = subprocess.run(
+            [sys.executable, "-c", source, *arguments], stdout=gone, stderr=subprocess.PIPE,
+            timeout=120, check=False, env=environment,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
