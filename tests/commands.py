@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +35,14 @@ def exit_code_of(main: Callable[[], None], name: str, *arguments: object) -> int
             signal.signal(signal.SIGTERM, before)
     assert isinstance(code, int)
     return code
+
+
+def run_here(main: Callable[[], None], name: str, *arguments: object) -> Outcome:
+    """The same, with what it printed; for fixtures, which cannot have a test's `capfd`."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = exit_code_of(main, name, *arguments)
+    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def python_of(engine: str) -> Path:

@@ -15,6 +15,10 @@ from filelock import FileLock
 # Ctrl-C reaches the commands that tests start, also where a shell's `&` made pytest ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Several workers keep all cores busy; threads of each would wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "images" / "imagenet_dev"
 
 # --- what a run leaves out ------------------------------------------------------------------------

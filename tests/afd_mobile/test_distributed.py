@@ -106,7 +106,6 @@ def two(folder: Path, many_photos: Path) -> list[dict[str, Any]]:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr

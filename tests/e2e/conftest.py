@@ -21,9 +21,7 @@ def export(out: Path, *arguments: object) -> Path:
     command = [sys.executable, "-m", "afd_export.cli", "--fuse", *map(str, arguments)]
     command += ["--out", str(out)]
     environment = {k: v for k, v in os.environ.items() if k != "AFD_WEIGHTS_DIR"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out
 

@@ -49,7 +49,7 @@ def run(program: str, *arguments: object) -> str:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [str(python_of("mediapipe")), "-c", program, *map(str, arguments)],
-        env=environment, capture_output=True, text=True, timeout=250, check=False,
+        env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

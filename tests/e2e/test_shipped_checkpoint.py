@@ -44,7 +44,6 @@ def test_exported_file_has_the_trained_modules_top1(corrected: Path, photographs
     checkpoint = load_checkpoint(find_checkpoint(CHECKPOINT))
     backbone = load_backbone("mobilenet_v2", tap=checkpoint.tap)
     trained = DeployedGraph(backbone, checkpoint.module, InputRange.RGB255, Scope.CLASSIFIER)
-    torch.set_num_threads(2)
     expected = run_torch(trained, images).argmax(axis=1)
     assert len(expected) == 500
     assert (_top1(_float32(corrected), images) == expected).sum() >= 499
