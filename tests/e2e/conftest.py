@@ -12,8 +12,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-IMAGENET_DEV = SHARED / "images" / "imagenet_dev"
+from tests.conftest import PHOTOGRAPHS
 
 
 def export(out: Path, *arguments: object) -> Path:
@@ -34,10 +33,8 @@ def export_fused() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def photographs() -> Path:
-    """500 ImageNet photographs; skips the test where they are not there."""
-    if not IMAGENET_DEV.is_dir():
-        pytest.skip("needs the photographs in ../shared/images/imagenet_dev")
-    return IMAGENET_DEV
+    """500 ImageNet photographs; where they are not there, its tests are left out."""
+    return PHOTOGRAPHS
 
 
 @pytest.fixture(scope="session")
