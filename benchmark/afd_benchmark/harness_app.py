@@ -30,9 +30,9 @@ from afd_mobile.errors import DeviceError, MeasurementError
 
 FILES = PurePosixPath(f"/sdcard/Android/data/{PACKAGE}/files")
 _INSTALL_S = 180.0
-# How long the app's process may take to come up, and does at least.
+# How long the app's process may take to come up, and usually does not exceed.
 _START_S = 5.0
-_SOONEST_START_S = 0.5
+_USUAL_START_S = 1.0
 # Each look starts one or two short processes on the phone.
 _LOOK_AGAIN_S = 1.0
 _LOGCAT = ["logcat", "-d", "-t", "500", "-s", f"{LOG_TAG}:*", "AndroidRuntime:E"]
@@ -217,7 +217,7 @@ def _expected_s(last: HarnessResult | None, settings: Settings) -> float:
         last: the app's last answer about the same file, backend and threads.
     """
     if last is not None and last.samples_ms:
-        return _SOONEST_START_S + (last.elapsed_ms or 0.0) / 1e3
+        return _USUAL_START_S + (last.elapsed_ms or 0.0) / 1e3
     inference_s = ((last and last.first_ms) or 0.0) / 1e3
     series_s = [
         max(least, min(runs * inference_s, settings.max_secs))
@@ -227,7 +227,7 @@ def _expected_s(last: HarnessResult | None, settings: Settings) -> float:
         )
     ]
     before_s = ((last and last.elapsed_ms) or 0.0) / 1e3  # loading, preparing, golden pictures
-    expected = _SOONEST_START_S + before_s + sum(series_s)
+    expected = _USUAL_START_S + before_s + sum(series_s)
     return min(expected, settings.time_limit_secs)
 
 
