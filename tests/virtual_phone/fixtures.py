@@ -15,7 +15,7 @@ import pytest
 
 from tests.virtual_phone.phone import VirtualPhone
 
-_DEADLINE_S = 20.0
+_DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class AdbServer:
     home: Path
 
     @property
-    def environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
+        """What makes a process use this server."""
         # Neither mDNS nor a scan of the local ports: nobody else's phones.
-        return os.environ | {
+        return {
             "ANDROID_ADB_SERVER_PORT": str(self.port),
             "HOME": str(self.home),
             "TMPDIR": str(self.home),
@@ -36,6 +37,10 @@ class AdbServer:
             "ADB_MDNS": "0",
             "ADB_MDNS_AUTO_CONNECT": "0",
         }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | self.variables
 
     @property
     def client(self) -> adbutils.AdbClient:
