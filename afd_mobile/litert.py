@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -52,7 +55,7 @@ class LiteRtModel:
         """`delegate`: one that `ai_edge_litert.interpreter.load_delegate` gave; XNNPACK takes what
         it leaves."""
         with _refused(path):
-            self._interpreter = Interpreter(
+            self._interpreter = _interpreter(
                 model_path=str(path),
                 num_threads=threads,
                 experimental_delegates=[delegate] if delegate is not None else None,
@@ -91,8 +94,50 @@ def contracts(path: Path) -> tuple[TensorContract, TensorContract]:
     """
     check_model(path)
     with _refused(path):
-        interpreter = Interpreter(model_path=str(path))
+        interpreter = _interpreter(model_path=str(path))
     return _contracts(path, interpreter)
+
+
+def _interpreter(**options: Any) -> Interpreter:
+    announce_xnnpack_unheard()
+    return Interpreter(**options)
+
+
+@cache
+def announce_xnnpack_unheard() -> None:
+    """Has LiteRT say that it made an XNNPACK delegate while nobody listens.
+
+    It says so on stderr, once a process, at any level of its log, and Python has no switch for it.
+    It is made to on a graph of our own, so that whatever it says of a person's file is heard.
+    """
+    interpreter = Interpreter(model_content=_smallest_graph())
+    try:
+        heard = os.dup(2)
+    except OSError:  # there is no stderr
+        return
+    unheard = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(unheard, 2)
+        interpreter.allocate_tensors()
+    finally:
+        os.dup2(heard, 2)
+        os.close(heard)
+        os.close(unheard)
+
+
+def _smallest_graph() -> bytes:
+    """ReLU of one number: something for XNNPACK to take."""
+    relu = schema.BuiltinOperator.RELU
+    code = schema.OperatorCodeT(deprecatedBuiltinCode=relu, builtinCode=relu)
+    tensors = [schema.TensorT(shape=[1], name=name) for name in ("x", "y")]
+    operation = schema.OperatorT(inputs=[0], outputs=[1])
+    graph = schema.SubGraphT(tensors=tensors, inputs=[0], outputs=[1], operators=[operation])
+    model = schema.ModelT(
+        version=3, operatorCodes=[code], subgraphs=[graph], buffers=[schema.BufferT()]
+    )
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 # What reading a damaged flatbuffer with its own schema raises.
@@ -139,7 +184,7 @@ def _contracts(path: Path, interpreter: Interpreter) -> tuple[TensorContract, Te
 
 def replaced_by(path: Path, delegate: Any) -> Replaced:
     """What one delegate takes of a file by itself, without XNNPACK."""
-    interpreter = Interpreter(
+    interpreter = _interpreter(
         model_path=str(path),
         experimental_delegates=[delegate],
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -178,7 +223,7 @@ def run_operations(
     Args:
         images: (N, ...), each without its batch axis, as the file takes them.
     """
-    interpreter = Interpreter(
+    interpreter = _interpreter(
         model_content=content,
         experimental_preserve_all_tensors=True,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,

@@ -28,9 +28,7 @@ class OneLine(Outcome):
     @property
     def error(self) -> str:
         """The one line that says what is wrong; nothing but notes may stand beside it."""
-        lines = [
-            line for line in self.err.splitlines() if not line.startswith(("note: ", "INFO: "))
-        ]
+        lines = [line for line in self.err.splitlines() if not line.startswith("note: ")]
         assert len(lines) == 1, self.err
         assert lines[0].startswith(ERROR), self.err
         return lines[0].removeprefix(ERROR)
