@@ -23,7 +23,10 @@ class InputError(AfdError):
 
 
 class ParityError(AfdError):
-    """A stage of the export no longer computes what was trained; nothing is published."""
+    """A stage of the export no longer computes what was trained.
+
+    Of a precision other than float32 the others are published; else nothing is.
+    """
 
     exit_code = 4
 

@@ -201,16 +201,19 @@ def _summary(result: ExportResult) -> str:
 
 def _not_published(result: ExportResult) -> AfdError:
     """The error that ends an export which left precisions out: of the kind of the first one's."""
-    reasons = "; ".join(str(error) for error in result.failed.values())
-    failed = " and ".join(p.value for p in result.failed)
-    published = [f["precision"] for f in result.manifest["files"] if "precision" in f]
-    first = next(iter(result.failed.values()))
-    message = (
-        f"{failed} failed: {reasons}; {result.folder} is published without; give other pictures "
-        f"with --images, or leave {failed} out with --precision {' '.join(published)}"
+    failed = [p for p in Precision if p in result.failed]
+    errors = [result.failed[p] for p in failed]
+    names = ", ".join(p.value for p in failed)
+    remedy = "give other pictures with --images, or " * any(
+        isinstance(error, ParityError) for error in errors
     )
-    if isinstance(first, ConversionError):
-        return ConversionError(message, chatter=first.chatter)
+    published = " ".join(p.value for p in Precision if p in result.published)
+    message = (
+        f"{'; '.join(map(str, errors))}; {result.folder} is published without {names}; "
+        f"{remedy}leave {names} out with --precision {published}"
+    )
+    if isinstance(errors[0], ConversionError):
+        return ConversionError(message, chatter=errors[0].chatter)
     return ParityError(message)
 
 

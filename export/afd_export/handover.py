@@ -111,9 +111,8 @@ def _files(folder: _Folder) -> list[str]:
     ]
     for precision, file in folder.files.items():
         stage = parity[f"{Stage.TFLITE.value} {precision.value}"]
-        agreement = stage["top1_agreement"]
-        if agreement is not None:
-            close = f"same top-1 for {agreement:.1%}"
+        if stage["changed"] is not None:
+            close = f"same top-1 for {1 - len(stage['changed']) / stage['pictures']:.1%}"
         else:
             close = "exact" if stage["snr_db"] is None else f"SNR {stage['snr_db']:.0f} dB"
         lines.append(

@@ -46,8 +46,13 @@ def write(
     golden: list[dict[str, Any]],
     simplified: bool,
     costs: dict[str, dict[str, Cost]],
+    not_published: dict[str, str],
 ) -> dict[str, Any]:
-    """Writes `USING.md`, then the manifest over everything that lies in `folder`; returns it."""
+    """Writes `USING.md`, then the manifest over everything that lies in `folder`; returns it.
+
+    Args:
+        not_published: precision -> why, of those that were asked for and failed.
+    """
     backbone = source.backbone
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -81,6 +86,7 @@ def write(
             for part, both in costs.items()
         },
         "files": _files(folder, source, models, request.input_range),
+        "not_published": not_published,
         "golden": golden,
         "parity": {
             "pictures": len(pictures.verification),

@@ -15,18 +15,10 @@ from afd_mobile.errors import InputError
 
 CONDITIONS = (None, *QUALITIES)  # None: clean
 
-# Photographs in the public domain that scikit-image carries, and which of their crops: those that
-# plain MobileNetV2 is sure of, so that another top-1 means an error and not the toss of a coin.
-# Agreement on them flatters: on harder pictures it is lower (see README); --images takes others.
-_SCIKIT_IMAGE = {
-    "camera": (0, 2, 3),
-    "chelsea": (0, 2),
-    "clock": (0, 2, 3),
-    "coffee": (0, 1, 2, 3),
-    "coins": (1, 2),
-    "hubble_deep_field": (0, 1, 2),
-    "moon": (1, 2),
-}
+# Photographs in the public domain that scikit-image carries, each cut in four ways; `surest` takes
+# the crops for verification from them. --images takes others.
+_SCIKIT_IMAGE = ("camera", "chelsea", "clock", "coffee", "coins", "hubble_deep_field", "moon")
+_SUREST = 16
 _VERIFIED = 24
 _CALIBRATING = 96
 
@@ -61,7 +53,7 @@ def load_pictures(folder: Path | None, size: int) -> PictureSet:
     than 24 pictures, and for scikit-image's, verification pictures calibrate as well.
 
     Args:
-        folder: None takes scikit-image's public-domain photographs, cut in several ways.
+        folder: None takes scikit-image's public-domain photographs, 28 crops of them.
         size: S.
 
     Raises:
@@ -69,7 +61,7 @@ def load_pictures(folder: Path | None, size: int) -> PictureSet:
     """
     if folder is None:
         crops = scikit_image_crops(size)
-        return PictureSet(_all_conditions(crops), _in_turn(crops * 4), [], "scikit-image")
+        return PictureSet(_all_conditions(crops), _in_turn(crops, 3), [], "scikit-image")
     paths = list_images(folder)
     chosen = _evenly(paths, _VERIFIED)
     others = _evenly(sorted(set(paths) - set(chosen)), _CALIBRATING)
@@ -77,8 +69,25 @@ def load_pictures(folder: Path | None, size: int) -> PictureSet:
     verified, calibrating = (_read(p, size, folder, unreadable) for p in (chosen, others))
     if not verified:
         raise InputError(f"none of the pictures in {folder} can be read; first: {unreadable[0]}")
-    calibration = _in_turn(calibrating or verified * 4)
+    calibration = _in_turn(calibrating, 1) if calibrating else _in_turn(verified, 4)
     return PictureSet(_all_conditions(verified), calibration, unreadable, folder.name)
+
+
+def surest(pictures: list[Picture], logits: NDArray[np.float32]) -> list[int]:
+    """Indices of the 16 pictures, in all their conditions, whose classes the network is surest of.
+
+    On the others many a changed top-1 would be the toss of a coin. Agreement on these flatters.
+
+    Args:
+        logits: (N, classes) of the network that is exported; a picture counts by its smallest
+            margin over the runner-up in any condition.
+    """
+    best_two = np.partition(logits, -2, axis=1)[:, -2:]
+    margins: dict[str, float] = {}
+    for picture, margin in zip(pictures, best_two[:, 1] - best_two[:, 0], strict=True):
+        margins[picture.name] = min(float(margin), margins.get(picture.name, np.inf))
+    chosen = sorted(margins, key=lambda name: (-margins[name], name))[:_SUREST]
+    return [i for i, picture in enumerate(pictures) if picture.name in chosen]
 
 
 def _read(
@@ -97,10 +106,14 @@ def _all_conditions(crops: list[tuple[str, RGB]]) -> list[Picture]:
     return [Picture(name, q, jpeg(rgb, q)) for name, rgb in crops for q in CONDITIONS]
 
 
-def _in_turn(crops: list[tuple[str, RGB]]) -> list[Picture]:
-    """One condition each; the shift lets repeated crops meet different ones."""
-    qualities = [CONDITIONS[(i + i // len(crops)) % len(CONDITIONS)] for i in range(len(crops))]
-    return [Picture(name, q, jpeg(rgb, q)) for (name, rgb), q in zip(crops, qualities, strict=True)]
+def _in_turn(crops: list[tuple[str, RGB]], times: int) -> list[Picture]:
+    """All crops so many times, one condition each; the shift lets a crop meet different ones."""
+    pictures = []
+    for turn in range(times):
+        for number, (name, rgb) in enumerate(crops):
+            quality = CONDITIONS[(number + turn) % len(CONDITIONS)]
+            pictures.append(Picture(name, quality, jpeg(rgb, quality)))
+    return pictures
 
 
 def scikit_image_photo(name: str) -> RGB:
@@ -114,12 +127,10 @@ def scikit_image_photo(name: str) -> RGB:
 def scikit_image_crops(size: int) -> list[tuple[str, RGB]]:
     """Crops of the photographs: 0 is the whole centre, 1 to 3 are closer ones."""
     crops = []
-    for name, chosen in _SCIKIT_IMAGE.items():
+    for name in _SCIKIT_IMAGE:
         photo = scikit_image_photo(name)
         h, w = photo.shape[:2]
-        corners = ((0, 0), (0, 0), (h // 4, w // 4), (h // 3, w // 3))
-        for number in chosen:
-            top, left = corners[number]
+        for number, (top, left) in enumerate(((0, 0), (0, 0), (h // 4, w // 4), (h // 3, w // 3))):
             part = photo if number == 0 else photo[top : top + h * 2 // 3, left : left + w * 2 // 3]
             crops.append((f"{name}-{number}", centre_crop(part, size)))
     return crops

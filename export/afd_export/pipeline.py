@@ -18,18 +18,12 @@ from numpy.typing import NDArray
 
 from afd_export import manifest as manifests
 from afd_export.card import model_card
-from afd_export.float16_hazards import (
-    MIN_TOP1_AGREEMENT,
-    Range,
-    hazard_section,
-    measure_ranges,
-    run_float16,
-)
+from afd_export.float16_hazards import Range, hazard_section, measure_ranges, run_float16
 from afd_export.graph import DeployedGraph, fold_normalization
 from afd_export.int8_report import PICTURES, layer_noise, write_int8_report
 from afd_export.labels import default_labels, load_labels
 from afd_export.metadata import with_metadata
-from afd_export.pictures import PictureSet, as_input, load_pictures
+from afd_export.pictures import PictureSet, as_input, load_pictures, surest
 from afd_export.placement import place_file, placement_section
 from afd_export.recipes import Recipe, load_recipe
 from afd_export.report import write_golden, write_parity, write_placement
@@ -39,6 +33,7 @@ from afd_export.to_tflite import PREPARED, convert_tflite, run_tflite
 from afd_export.verify import Judge, StageResult, check_contract, run_torch
 from afd_export.worker import save_array
 from afd_mobile.artifacts import INPUT_NAME, MANIFEST, InputRange, Precision, Scope, Stage
+from afd_mobile.backbone_names import BackboneName
 from afd_mobile.cost import Cost, cost_of
 from afd_mobile.errors import ConversionError, OutputError, ParityError, UsageError
 from afd_mobile.fusion import fuse
@@ -50,7 +45,7 @@ class ExportRequest:
     """What `afd-export` was asked for; see its `--help`."""
 
     checkpoint: str
-    backbone: str | None
+    backbone: BackboneName | None
     tap: str | None
     preset: str
     backbone_weights: str
@@ -79,10 +74,25 @@ class Step:
     result: StageResult | None
 
 
+Failed = dict[Precision, ParityError | ConversionError]
+
+
 @dataclass(frozen=True)
 class ExportResult:
+    """What was published.
+
+    Attributes:
+        failed: precisions that were asked for and are not in `folder`, and why.
+    """
+
     folder: Path
     manifest: dict[str, Any]
+    failed: Failed
+
+    @property
+    def published(self) -> set[Precision]:
+        """The precisions that are in `folder`."""
+        return {Precision(f["precision"]) for f in self.manifest["files"] if "precision" in f}
 
 
 Progress = Callable[[Step], None]
@@ -91,6 +101,9 @@ Notice = Callable[[str], None]
 
 def export(request: ExportRequest, progress: Progress, notice: Notice) -> ExportResult:
     """Makes the export folder, whole or not at all.
+
+    A precision that fails is left out, and the others are published. Not so where the float32 file
+    or a stage before it fails: that is no matter of precision, the graph is not what was trained.
 
     Args:
         progress: called after every stage.
@@ -109,8 +122,13 @@ def export(request: ExportRequest, progress: Progress, notice: Notice) -> Export
         pictures = load_pictures(request.images, source.backbone.input_size)
         for line in (*source.notices, *pictures.unreadable):
             notice(line)
-        manifest = _run_passes(request, source, labels, recipes, pictures, work, progress, notice)
-    return ExportResult(folder, manifest)
+        try:
+            manifest, failed = _run_passes(
+                request, source, labels, recipes, pictures, work, progress, notice
+            )
+        except ParityError as error:
+            raise ParityError(f"{error}; nothing was published") from error
+    return ExportResult(folder, manifest, failed)
 
 
 def _run_passes(
@@ -122,12 +140,13 @@ def _run_passes(
     work: Path,
     progress: Progress,
     notice: Notice,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Failed]:
     backbone, scope = source.backbone, request.scope
     images = as_input(pictures.verification, request.input_range, backbone.mean, backbone.std)
     calibration = as_input(pictures.calibration, request.input_range, backbone.mean, backbone.std)
     float_limits = load_recipe(Precision.FLOAT32).limits
     results: list[StageResult] = []
+    failed: Failed = {}
     clock = _Clock()
 
     def done(stage: str, path: Path | None, result: StageResult | None) -> None:
@@ -135,8 +154,22 @@ def _run_passes(
             results.append(result)
         progress(Step(stage, path.stat().st_size if path else None, clock.lap(), result))
 
+    @contextmanager
+    def failing_alone(precision: Precision) -> Iterator[None]:
+        try:
+            yield
+        except (ParityError, ConversionError) as error:
+            if precision is Precision.FLOAT32:
+                raise
+            failed[precision] = error
+
     trained = DeployedGraph(backbone, source.afd, request.input_range, scope)
     reference = run_torch(trained, images)
+    if request.images is None and scope is Scope.CLASSIFIER:
+        chosen = surest(pictures.verification, reference)
+        verification = [pictures.verification[i] for i in chosen]
+        pictures = dataclasses.replace(pictures, verification=verification)
+        images, reference = images[chosen], reference[chosen]
     judge = Judge(reference, pictures.verification, classify=scope is Scope.CLASSIFIER)
     done(Stage.MULTI_BRANCH.value, None, None)
 
@@ -174,38 +207,36 @@ def _run_passes(
             ranges = measure_ranges(onnx_path, _as_nchw(calibration))
             for line in (r.hazard for r in ranges if r.hazard):
                 notice(line)
-            simulated = run_float16(onnx_path, nchw)
-            limits = dataclasses.replace(
-                recipes[Precision.FLOAT16].limits, min_top1_agreement=MIN_TOP1_AGREEMENT
-            )
+            simulated, limits = run_float16(onnx_path, nchw), recipes[Precision.FLOAT16].limits
             stage = Stage.FLOAT16_ARITHMETIC.value
-            done(stage, None, judge.check(stage, simulated, limits))
+            with failing_alone(Precision.FLOAT16):
+                done(stage, None, judge.check(stage, simulated, limits))
 
-        candidates = convert_tflite(
-            onnx_path, list(recipes.values()), calibration, scope.output_name, scratch
-        )
+        wanted = [recipe for precision, recipe in recipes.items() if precision not in failed]
+        converted = convert_tflite(onnx_path, wanted, calibration, scope.output_name, scratch)
         card = model_card(source, scope)
-        for path in (path for paths in candidates.values() for path in paths):
-            described = with_metadata(
-                path.read_bytes(),
-                card,
-                input_range=request.input_range,
-                mean=backbone.mean,
-                std=backbone.std,
-                labels=labels,
-            )
-            path.write_bytes(described)
         images_path = scratch / "images.npy"
         save_array(images_path, images)
         files: dict[Precision, Path] = {}
         outputs: dict[Precision, NDArray[np.float32]] = {}
-        for precision, paths in candidates.items():
+        ran: dict[Precision, Path] = {}
+        for precision, candidates in converted.items():
             stage = f"{Stage.TFLITE.value} {precision.value}"
 
             def check_tflite(
                 path: Path, stage: str = stage, precision: Precision = precision
             ) -> StageResult:
+                described = with_metadata(
+                    path.read_bytes(),
+                    card,
+                    input_range=request.input_range,
+                    mean=backbone.mean,
+                    std=backbone.std,
+                    labels=labels,
+                )
+                path.write_bytes(described)
                 outputs[precision] = run_tflite(path, images_path, scratch)
+                ran[precision] = path
                 model = LiteRtModel(path)
                 name, shape = output
                 nhwc = shape if len(shape) == 2 else (shape[0], *shape[2:], shape[1])
@@ -215,28 +246,36 @@ def _run_passes(
                 actual = _as_nchw(outputs[precision])
                 return judge.check(stage, actual, recipes[precision].limits)
 
-            path, result = _first_that_passes(paths, check_tflite)
-            files[precision] = work / f"{source.name}_{precision.value}.tflite"
-            shutil.move(path, files[precision])
-            done(stage, files[precision], result)
-            if path != paths[0]:
-                notice(
-                    f"{precision.value}: {float_operations(files[precision])} operations take "
-                    "float32 activations, because with fewer it does not run or keep its limits"
-                )
+            with failing_alone(precision):
+                if isinstance(candidates, ConversionError):
+                    raise candidates
+                path, result = _first_that_passes(candidates, check_tflite)
+                files[precision] = work / f"{source.name}_{precision.value}.tflite"
+                shutil.copyfile(path, files[precision])
+                done(stage, files[precision], result)
+                if path != candidates[0]:
+                    notice(
+                        f"{precision.value}: {float_operations(path)} operations take float32 "
+                        "activations, because with fewer it does not run or keep its limits"
+                    )
+        if not files:
+            raise next(iter(failed.values()))
 
-        if request.explain_int8:
-            prepared, chosen = (scratch / PREPARED).read_bytes(), files[Precision.INT8].read_bytes()
+        # Also of an int8 that crosses its limits; one that does not run shows nothing.
+        if request.explain_int8 and Precision.INT8 in ran:
+            prepared, last = (scratch / PREPARED).read_bytes(), ran[Precision.INT8].read_bytes()
             write_int8_report(
-                work, layer_noise(prepared, chosen, images[:: -(-len(images) // PICTURES)])
+                work, layer_noise(prepared, last, images[:: -(-len(images) // PICTURES)])
             )
 
     placements = {p.value: place_file(path) for p, path in files.items()}
     write_placement(work, {files[p].name: placements[p.value] for p in files})
     sections = [*placement_section(placements), *(hazard_section(ranges) if ranges else [])]
-    write_parity(work, results, pictures, source, ranges, sections)
-    golden = write_golden(work, pictures.verification, reference, outputs)
-    return manifests.write(
+    not_published = {precision.value: str(error) for precision, error in failed.items()}
+    write_parity(work, results, pictures, source, ranges, not_published, sections)
+    published = {precision: outputs[precision] for precision in files}
+    golden = write_golden(work, pictures.verification, reference, published)
+    manifest = manifests.write(
         work,
         request=request,
         source=source,
@@ -248,7 +287,9 @@ def _run_passes(
         golden=golden,
         simplified=not_simplified is None,
         costs=_costs(source, trained, deployed),
+        not_published=not_published,
     )
+    return manifest, failed
 
 
 def _labels(request: ExportRequest, source: ExportSource) -> list[str] | None:

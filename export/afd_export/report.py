@@ -14,6 +14,7 @@ from afd_export.placement import GraphPlacement
 from afd_export.source import ExportSource
 from afd_export.verify import StageResult
 from afd_mobile.artifacts import Precision, to_json
+from afd_mobile.parity import Limits, Parity
 
 # Measured: docs/runtimes.md.
 _OTHER_PROCESSORS = [
@@ -28,6 +29,17 @@ _OTHER_PROCESSORS = [
     "error, so a picture near a decision may change class. GPUs and NPUs have kernels of their "
     "own, not measured here. On an emulated processor with SME, operations that quantise at run "
     "time came out wrong: replay golden/ on such a phone before shipping the int8 file there.",
+]
+
+_MARGINS = [
+    "",
+    "Top-1 changed: pictures for which the stage has another best class. Between two classes that "
+    "are all but equally likely any rounding may decide for the other, so each is judged by the "
+    "reference's margin, its best logit less that of the stage's best class. A picture's usual "
+    "shift is how far the stage moved the five next best classes against the best (their median); "
+    "the error explains a margin of six times what nine pictures of ten stay below (margin "
+    "explained, in logits). Beyond the error: changed although the margin was larger; in brackets "
+    "the share of pictures that may.",
 ]
 
 
@@ -46,14 +58,28 @@ def write_parity(
     pictures: PictureSet,
     source: ExportSource,
     ranges: list[Range],
+    not_published: dict[str, str],
     sections: list[str],
 ) -> None:
-    """`parity.json` and `parity.md`; `sections` are Markdown that follows the table there."""
+    """`parity.json` and `parity.md`.
+
+    Args:
+        not_published: precision -> why; their stages are not among `results`.
+        sections: Markdown that follows there.
+    """
     labels = [p.label for p in pictures.verification]
     stages = [r.as_dict(pictures.verification) for r in results]
-    content = {"reference": "multi-branch module in PyTorch", "pictures": labels, "stages": stages}
-    content["float16_hazards"] = [r.as_dict() for r in ranges if r.hazard]
+    content = {
+        "reference": "multi-branch module in PyTorch",
+        "pictures": labels,
+        "stages": stages,
+        "float16_hazards": [r.as_dict() for r in ranges if r.hazard],
+        "not_published": not_published,
+    }
     (folder / "parity.json").write_bytes(to_json(content))
+    if not_published:
+        reasons = [f"- {precision}: {why}" for precision, why in not_published.items()]
+        sections = ["## Not published", "", *reasons, "", *sections]
     page = "\n".join([_parity_table(results, pictures, source), *sections, *_OTHER_PROCESSORS])
     (folder / "parity.md").write_text(page + "\n", encoding="utf-8")
 
@@ -68,25 +94,34 @@ def _parity_table(results: list[StageResult], pictures: PictureSet, source: Expo
         "",
         *(f"**Note:** {notice}." for notice in source.notices),
         "",
-        "| stage | max error / range | mean error / range | cosine | SNR dB | top-1 agreement "
-        "| worst picture |",
-        "|---|---|---|---|---|---|---|",
+        "| stage | max error / range | mean error / range | cosine | SNR dB "
+        "| margin explained | top-1 changed | beyond the error | worst picture |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         p, limits = result.parity, result.limits
         scale = p.range or 1.0
         snr = "exact" if p.snr_db is None else f"{p.snr_db:.1f}"
-        top1 = "" if p.top1_agreement is None else f"{p.top1_agreement:.1%}"
         lines.append(
             f"| {result.stage} "
             f"| {p.max_abs_error / scale:.2e} ({limits.max_error:g}) "
             f"| {p.mean_abs_error / scale:.2e} ({limits.mean_error:g}) "
             f"| {p.min_cosine:.6f} ({limits.min_cosine:g}) "
             f"| {snr} ({limits.min_snr_db:g}) "
-            f"| {top1} ({limits.min_top1_agreement:.0%}) "
+            f"| {_changes(p, limits)} "
             f"| {pictures.verification[p.worst_picture].label} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_MARGINS]) + "\n"
+
+
+def _changes(parity: Parity, limits: Limits) -> str:
+    """Three cells of the table; empty for feature maps."""
+    if parity.changed is None or parity.changed_beyond_error is None:
+        return "| |"
+    return (
+        f"{parity.explained_margin:.2g} | {len(parity.changed)} "
+        f"| {len(parity.changed_beyond_error)} ({limits.max_changed_beyond_error:.0%})"
+    )
 
 
 def write_golden(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,30 +19,41 @@ from afd_mobile.artifacts import INPUT_NAME, Precision
 
 
 def main(request_path: Path) -> None:
-    import tensorflow as tf
-
     request = json.loads(request_path.read_text(encoding="utf-8"))
     saved_model = _to_saved_model(Path(request["onnx"]), request["output_name"])
     calibration = np.load(request["calibration"])
+
+    for target in request["targets"]:
+        try:
+            _convert(saved_model, calibration, Path(request["prepared"]), target)
+        except Exception:  # the converters' errors have no common base
+            traceback.print_exc()
+            Path(target["failure"]).write_text(traceback.format_exc(), encoding="utf-8")
+
+
+def _convert(
+    saved_model: str, calibration: NDArray[np.float32], prepared_path: Path, target: dict[str, Any]
+) -> None:
+    """Writes the candidates of one precision."""
+    import tensorflow as tf
 
     def representative_dataset() -> Iterator[list[Any]]:
         for picture in calibration:
             yield [picture[None]]
 
-    for target in request["targets"]:
-        precision = Precision(target["precision"])
-        converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
-        if target["optimize"]:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if precision is Precision.FLOAT16:
-            converter.target_spec.supported_types = [tf.float16]
-        if precision is Precision.INT8:
-            converter.representative_dataset = representative_dataset
-            prepared = _calibrate_and_prepare(converter, calibration)
-            Path(request["prepared"]).write_bytes(prepared)
-            _write_int8(prepared, target["candidates"])
-        else:
-            Path(target["candidates"][0]["path"]).write_bytes(converter.convert())
+    precision = Precision(target["precision"])
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
+    if target["optimize"]:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision is Precision.FLOAT16:
+        converter.target_spec.supported_types = [tf.float16]
+    if precision is Precision.INT8:
+        converter.representative_dataset = representative_dataset
+        prepared = _calibrate_and_prepare(converter, calibration)
+        prepared_path.write_bytes(prepared)
+        _write_int8(prepared, target["candidates"])
+    else:
+        Path(target["candidates"][0]["path"]).write_bytes(converter.convert())
 
 
 def _calibrate_and_prepare(converter: Any, calibration: NDArray[np.float32]) -> bytes:

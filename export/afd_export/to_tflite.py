@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +26,17 @@ def convert_tflite(
     calibration: NDArray[np.float32],
     output_name: str,
     workdir: Path,
-) -> dict[Precision, list[Path]]:
+) -> dict[Precision, list[Path] | ConversionError]:
     """Writes one `.tflite` file for each recipe and each of its float spans, into `workdir`.
+
+    A precision that fails leaves the others as they are.
 
     Args:
         calibration: (N, S, S, 3) in the graph's input range.
 
     Returns:
-        the candidates of each precision, in the recipe's order.
-
-    Raises:
-        ConversionError: the converter failed, or left an operator that phones do not take.
+        the candidates of each precision, in the recipe's order; or the error: the converter
+        failed, or left an operator that phones do not take.
     """
     calibration_path = workdir / "calibration.npy"
     save_array(calibration_path, calibration)
@@ -46,36 +47,41 @@ def convert_tflite(
         }
         for recipe in recipes
     }
-    run_worker(
-        "afd_export.tflite_worker",
-        {
-            "onnx": str(onnx_path),
-            "output_name": output_name,
-            "calibration": str(calibration_path),
-            "prepared": str(workdir / PREPARED),
-            "targets": [
-                {
-                    "precision": recipe.precision.value,
-                    "optimize": recipe.optimize,
-                    "candidates": [
-                        {"path": str(path), "float_span": span}
-                        for path, span in candidates[recipe.precision].items()
-                    ],
-                }
-                for recipe in recipes
-            ],
-        },
-        workdir,
-        timeout_s=CONVERT_TIMEOUT_S,
-    )
-    for path in (path for paths in candidates.values() for path in paths):
-        refused = [o for o in operators(path) if not _taken_by_phones(o)]
-        if refused:
-            raise ConversionError(
-                f"{path.name} holds {', '.join(refused)}, which delegates do not take; "
-                "the graph's layout changed on the way"
+    request = {
+        "onnx": str(onnx_path),
+        "output_name": output_name,
+        "calibration": str(calibration_path),
+        "prepared": str(workdir / PREPARED),
+        "targets": [
+            {
+                "precision": recipe.precision.value,
+                "optimize": recipe.optimize,
+                "failure": str(_failure(workdir, recipe.precision)),
+                "candidates": [
+                    {"path": str(path), "float_span": span}
+                    for path, span in candidates[recipe.precision].items()
+                ],
+            }
+            for recipe in recipes
+        ],
+    }
+    died: ConversionError | None = None
+    try:
+        run_worker("afd_export.tflite_worker", request, workdir, timeout_s=CONVERT_TIMEOUT_S)
+    except ConversionError as error:
+        died = error
+    converted: dict[Precision, list[Path] | ConversionError] = {}
+    for precision, paths in candidates.items():
+        failure = _failure(workdir, precision)
+        if failure.exists():
+            converted[precision] = ConversionError(
+                f"the converter failed on {precision.value}", chatter=failure.read_text("utf-8")
             )
-    return {precision: list(paths) for precision, paths in candidates.items()}
+        elif died is not None and not all(path.exists() for path in paths):
+            converted[precision] = died
+        else:
+            converted[precision] = _refused(paths) or list(paths)
+    return converted
 
 
 def run_tflite(path: Path, images_path: Path, workdir: Path) -> NDArray[np.float32]:
@@ -94,6 +100,22 @@ def run_tflite(path: Path, images_path: Path, workdir: Path) -> NDArray[np.float
     run_worker("afd_export.litert_worker", request, workdir, timeout_s=RUN_TIMEOUT_S)
     outputs: NDArray[np.float32] = np.load(outputs_path)
     return outputs
+
+
+def _failure(workdir: Path, precision: Precision) -> Path:
+    """Where the worker says why it could not make a precision."""
+    return workdir / f"{precision.value}-failure.txt"
+
+
+def _refused(paths: Iterable[Path]) -> ConversionError | None:
+    for path in paths:
+        refused = [o for o in operators(path) if not _taken_by_phones(o)]
+        if refused:
+            return ConversionError(
+                f"{path.name} holds {', '.join(refused)}, which delegates do not take; "
+                "the graph's layout changed on the way"
+            )
+    return None
 
 
 def _taken_by_phones(operator: str) -> bool:

@@ -29,9 +29,10 @@ class StageResult:
     def as_dict(self, pictures: list[Picture]) -> dict[str, Any]:
         content = dataclasses.asdict(self)
         content["parity"]["worst_picture"] = pictures[self.parity.worst_picture].label
-        content["parity"]["disagreeing_pictures"] = [
-            pictures[i].label for i in self.parity.disagreeing_pictures
-        ]
+        for which in ("changed", "changed_beyond_error"):
+            indices = content["parity"][which]
+            if indices is not None:
+                content["parity"][which] = [pictures[i].label for i in indices]
         return content
 
 
@@ -64,12 +65,12 @@ class Judge:
         violations = parity.violations(limits)
         if violations:
             worst = self.pictures[parity.worst_picture].label
-            disagreeing = [self.pictures[i].label for i in parity.disagreeing_pictures]
+            changed = [self.pictures[i].label for i in parity.changed_beyond_error or ()]
             raise ParityError(
                 f"stage {stage} does not compute what was trained: {'; '.join(violations)}; "
                 f"largest error on {worst}"
-                + (f"; other top-1 on {', '.join(disagreeing[:5])}" if disagreeing else "")
-                + f" ({len(self.pictures)} pictures); nothing was published"
+                + (f"; another top-1 on {', '.join(changed[:5])}" if changed else "")
+                + f" ({len(self.pictures)} pictures)"
             )
         return StageResult(stage, parity, limits)
 

@@ -27,7 +27,7 @@ from afd_mobile.parity import Limits
 from tests.afd_benchmark.sample_results import HOST
 
 LOGITS = np.linspace(-3, 5, 10, dtype=np.float32)[None]
-LIMITS = Limits(1e-3, 1e-3, 0.99, 40.0, 1.0)
+LIMITS = Limits(1e-3, 1e-3, 0.99, 40.0, 0.0)
 
 
 def target(name: str, *, golden: int = 2, multiply_adds: int | None = 50_000_000) -> Target:

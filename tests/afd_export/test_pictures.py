@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afd_export.pictures import CONDITIONS, PictureSet, as_input, load_pictures, scikit_image_crops
+from afd_export.pictures import (
+    CONDITIONS,
+    Picture,
+    PictureSet,
+    as_input,
+    load_pictures,
+    scikit_image_crops,
+    surest,
+)
 from afd_mobile.artifacts import InputRange
 from afd_mobile.errors import InputError
 from tests.afd_export.conftest import write_pictures
@@ -63,14 +71,40 @@ def test_the_built_in_photographs_are_always_the_same() -> None:
     assert len(names) == len(set(names))
 
 
-def test_a_small_folder_calibrates_on_what_it_verifies(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "small", 2)
+@pytest.mark.parametrize("count", [2, 6])
+def test_a_small_folder_calibrates_on_what_it_verifies(tmp_path: Path, count: int) -> None:
+    write_pictures(tmp_path / "small", count)
     pictures = load_pictures(tmp_path / "small", SIZE)
     assert {p.name for p in pictures.calibration} == {p.name for p in pictures.verification}
-    # Repeated pictures meet different conditions.
+    # A picture that comes again meets another condition.
     seen = [(p.name, p.quality) for p in pictures.calibration]
-    assert len(seen) == 8
-    assert len(set(seen)) > 2
+    assert len(seen) == len(set(seen)) == 4 * count
+
+
+def test_the_surest_pictures_are_those_of_the_exported_network() -> None:
+    rgb = np.zeros((8, 8, 3), np.uint8)
+    qualities = (None, 7)
+    pictures = [Picture(f"{n:02d}", q, rgb) for n in range(20) for q in qualities]
+    logits = np.zeros((40, 5), np.float32)
+    # Clean, picture 0 has the largest margin; at QF 7 it is a toss-up, and that counts.
+    for index, picture in enumerate(pictures):
+        number = int(picture.name)
+        logits[index, number % 5] = 100 - number if picture.quality is None else 1 + number
+    chosen = surest(pictures, logits)
+    assert len(chosen) == 16 * len(qualities)
+    assert {pictures[i].name for i in chosen} == {f"{n:02d}" for n in range(4, 20)}
+    assert chosen == sorted(chosen)
+    # Another network, other pictures.
+    assert {pictures[i].name for i in surest(pictures, logits[::-1])} == {
+        f"{n:02d}" for n in range(16)
+    }
+
+
+def test_equal_margins_are_chosen_by_name() -> None:
+    rgb = np.zeros((8, 8, 3), np.uint8)
+    pictures = [Picture(f"{n:02d}", None, rgb) for n in reversed(range(20))]
+    chosen = surest(pictures, np.zeros((20, 3), np.float32))
+    assert {pictures[i].name for i in chosen} == {f"{n:02d}" for n in range(16)}
 
 
 def test_pictures_in_subfolders_are_named_by_their_path(tmp_path: Path) -> None:

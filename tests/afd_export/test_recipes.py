@@ -30,6 +30,7 @@ def test_there_is_no_recipe_without_a_precision() -> None:
 def test_limits_grow_with_the_loss_of_precision() -> None:
     float32, float16, dynamic, int8 = (load_recipe(p).limits for p in Precision)
     assert float32.max_error < float16.max_error < dynamic.max_error <= int8.max_error
+    assert (float32.max_changed_beyond_error, float16.max_changed_beyond_error) == (0, 0)
     assert float32.min_snr_db > float16.min_snr_db > max(dynamic.min_snr_db, int8.min_snr_db)
 
 

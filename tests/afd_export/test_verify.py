@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -9,18 +11,23 @@ import pytest
 from numpy.typing import NDArray
 from torch import nn
 
-from afd_export import pipeline
+from afd_export import pipeline, recipes
 from afd_export.pictures import Picture
 from afd_export.pipeline import ExportRequest, Step, _first_that_passes
 from afd_export.verify import Judge, StageResult, check_contract, run_torch
-from afd_mobile.errors import ParityError
+from afd_mobile.artifacts import Precision, read_manifest
+from afd_mobile.errors import ConversionError, ParityError
 from afd_mobile.fusion import fuse
 from afd_mobile.parity import Limits
+from tests.afd_export.conftest import RANDOM, export_here, write_pictures
+from tests.commands import Outcome
 
 LIMITS = Limits(
-    max_error=1e-3, mean_error=1e-4, min_cosine=0.999, min_snr_db=60.0, min_top1_agreement=1.0
+    max_error=1e-3, mean_error=1e-4, min_cosine=0.999, min_snr_db=60.0, max_changed_beyond_error=0
 )
-LOOSE = Limits(max_error=9, mean_error=9, min_cosine=-1, min_snr_db=-99, min_top1_agreement=0.7)
+LOOSE = Limits(
+    max_error=9, mean_error=9, min_cosine=-1, min_snr_db=-99, max_changed_beyond_error=0.3
+)
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -49,7 +56,8 @@ def test_the_reference_itself_passes_exactly(
     assert result.parity.max_abs_error == 0
     assert result.parity.snr_db is None
     assert result.parity.top1_agreement == 1
-    assert result.as_dict(pictures)["parity"]["disagreeing_pictures"] == []
+    parity = result.as_dict(pictures)["parity"]
+    assert (parity["changed"], parity["changed_beyond_error"]) == ([], [])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -79,7 +87,6 @@ def test_a_crossed_limit_names_stage_limit_and_picture(
     assert message.startswith("stage fused does not compute what was trained")
     assert "max error / range 0.05 above 0.001" in message
     assert "largest error on p2.png (QF 7)" in message
-    assert "nothing was published" in message
 
 
 def test_another_top1_fails_alone_and_names_the_picture(
@@ -87,16 +94,19 @@ def test_another_top1_fails_alone_and_names_the_picture(
 ) -> None:
     actual = reference.copy()
     actual[1] = actual[1][[1, 0, 2, 3]]
-    with pytest.raises(ParityError, match=r"top-1 agreement 0\.666667 below 0\.7") as caught:
+    with pytest.raises(
+        ParityError, match=r"changed beyond the error 0\.333333 above 0\.3"
+    ) as caught:
         judge.check("tflite int8", actual, LOOSE)
-    assert "other top-1 on p1.png (QF 25)" in str(caught.value)
+    assert "another top-1 on p1.png (QF 25)" in str(caught.value)
 
 
 def test_feature_maps_have_no_top1(reference: NDArray[np.float32], pictures: list[Picture]) -> None:
     judge = Judge(reference, pictures, classify=False)
     result = judge.check("onnx", reference[:, [1, 0, 2, 3]], LOOSE)
     assert result.parity.top1_agreement is None
-    assert result.parity.disagreeing_pictures == ()
+    parity = result.as_dict(pictures)["parity"]
+    assert (parity["changed"], parity["changed_beyond_error"]) == (None, None)
 
 
 def test_the_dictionary_names_pictures_instead_of_counting_them(
@@ -144,7 +154,9 @@ def test_a_wrong_fusion_publishes_nothing(
     monkeypatch.setattr(pipeline, "fuse", corrupted)
     steps: list[Step] = []
     notices: list[str] = []
-    with pytest.raises(ParityError, match="stage fused does not compute what was trained"):
+    with pytest.raises(
+        ParityError, match=r"stage fused does not compute what was trained.*; nothing was published"
+    ):
         pipeline.export(make_request(), steps.append, notices.append)
     assert [step.stage for step in steps] == ["multi-branch"]
     assert not list((tmp_path / "parent").iterdir())
@@ -163,6 +175,96 @@ def test_a_network_that_gives_nan_publishes_nothing(
     with pytest.raises(ParityError, match=r"stage fused: output of picture .* holds NaN"):
         pipeline.export(make_request(), lambda _: None, lambda _: None)
     assert not list((tmp_path / "parent").iterdir())
+
+
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8])
+def test_without_float32_or_with_nothing_left_nothing_is_published(
+    make_request: Callable[..., ExportRequest],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    precision: Precision,
+) -> None:
+    failed = ConversionError("the converter failed")
+    monkeypatch.setattr(pipeline, "convert_tflite", lambda *_: {precision: failed})
+    request = make_request(precisions=(precision,))
+    with pytest.raises(ConversionError, match="the converter failed"):
+        pipeline.export(request, lambda _: None, lambda _: None)
+    assert not list((tmp_path / "parent").iterdir())
+
+
+# What each precision but float32 is made to fail by: a limit, and spans that no graph has.
+UNFIT = {
+    "float16": ("max_error = 2e-2", "max_error = 0.0"),
+    "dynamic": ("float_spans = [[0, 0, 0]]", "float_spans = []"),
+    "int8": ("min_snr_db = 20.0", "min_snr_db = 999.0"),
+}
+
+
+@pytest.fixture(scope="module")
+def partly_exported(
+    tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Outcome]:
+    """An export of which float32 alone succeeds: its folder, and how the command ended."""
+    folder = tmp_path_factory.mktemp("partly")
+    shutil.copytree(recipes.recipes_dir(), folder / "recipes")
+    for name, (limit, unfit) in UNFIT.items():
+        path = folder / "recipes" / f"{name}.toml"
+        content = path.read_text("utf-8")
+        assert limit in content
+        path.write_text(content.replace(limit, unfit), "utf-8")
+    write_pictures(folder / "images", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes, "recipes_dir", lambda: folder / "recipes")
+        outcome = export_here(
+            *("--fuse", *RANDOM, "--images", folder / "images", "--explain-int8"),
+            *("--precision", "dynamic", "float32", "float16", "int8", "--out", folder / "out"),
+            cwd=tiny_dir,
+        )
+    return folder / "out", outcome
+
+
+def test_what_succeeds_is_published_and_the_rest_is_named_with_the_remedy(
+    partly_exported: tuple[Path, Outcome],
+) -> None:
+    folder, outcome = partly_exported
+    assert outcome.code == ParityError.exit_code  # float16's, the first
+    error = outcome.err.splitlines()[-1]
+    for words in (
+        f"; {folder} is published without float16, dynamic, int8; ",
+        "the converter failed on dynamic",
+        "stage float16 arithmetic does not compute what was trained: max error / range",
+        "stage tflite int8 does not compute what was trained: SNR in dB",
+        "give other pictures with --images",
+        "or leave float16, dynamic, int8 out with --precision float32",
+    ):
+        assert words in error
+    assert f"{folder}/manifest.json" in outcome.out
+
+
+def test_the_folder_holds_what_is_published_and_says_what_is_not(
+    partly_exported: tuple[Path, Outcome],
+) -> None:
+    folder, _ = partly_exported
+    manifest = read_manifest(folder)
+    (published,) = folder.glob("*.tflite")
+    assert published.name == f"{manifest['name']}_float32.tflite"
+    assert [f["path"] for f in manifest["files"] if "precision" in f] == [published.name]
+    assert set(manifest["not_published"]) == set(UNFIT)
+    assert "SNR in dB" in manifest["not_published"]["int8"]
+    stages = [s["stage"] for s in manifest["parity"]["stages"]]
+    assert stages == ["fused", "onnx", "simplified", "tflite float32"]
+    assert {p.name for p in folder.glob("golden/*")} == {
+        f"{number}_{what}.bin" for number in range(6) for what in ("input", "float32")
+    }
+    assert all(set(entry["outputs"]) == {"float32"} for entry in manifest["golden"])
+    placed = json.loads((folder / "placement.json").read_text("utf-8"))["files"]
+    assert set(placed) == {published.name}
+    page = (folder / "parity.md").read_text("utf-8")
+    for precision, why in manifest["not_published"].items():
+        assert f"- {precision}: {why}" in page
+        assert f"_{precision}.tflite" not in (folder / "USING.md").read_text("utf-8")
+    # Of an int8 that crosses its limits, where it loses precision is the question.
+    assert (folder / "int8.md").is_file()
 
 
 def test_the_first_candidate_that_keeps_its_limits_is_taken(

@@ -2,10 +2,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from afd_mobile.artifacts import MANIFEST, SCHEMA_VERSION, Scope, Stage, read_manifest, to_json
+from afd_mobile.artifacts import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Scope,
+    Stage,
+    file_of,
+    read_manifest,
+    to_json,
+)
 from afd_mobile.artifacts import sha256 as file_sha256
 from afd_mobile.errors import InputError
 
@@ -39,14 +48,42 @@ def test_a_manifest_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"", b"\xff\xfe", b'{"schema_version": 99}', b"{}", b"[1]", b"null"]
+    "content", [b"{", b"", b"\xff\xfe", b'{"schema_version": 1}', b"{}", b"[1]", b"null"]
 )
 def test_a_broken_manifest_is_an_input_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / MANIFEST).write_bytes(content)
-    with pytest.raises(InputError, match=MANIFEST):
+    with pytest.raises(InputError, match=f"{MANIFEST}.*export again with afd-export"):
         read_manifest(tmp_path)
 
 
 def test_a_missing_manifest_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="afd-export"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("recorded", ["a.bin", "golden/0.bin", "./a.bin", "link-inside", "absent"])
+def test_a_manifest_names_files_of_its_folder(tmp_path: Path, recorded: str) -> None:
+    folder = tmp_path / "export"
+    (folder / "golden").mkdir(parents=True)
+    (folder / "link-inside").symlink_to("a.bin")
+    (tmp_path / "alias").symlink_to(folder)
+    assert file_of(folder, recorded) == folder / recorded
+    assert file_of(tmp_path / "alias", recorded) == tmp_path / "alias" / recorded
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    ["../a.bin", "golden/../../a.bin", "golden/../a.bin", "/etc/passwd", "link-outside",
+     "folder-outside/a.bin", "loop", "a\0b", 5, None],
+)  # fmt: skip
+def test_a_manifest_names_no_other_file(tmp_path: Path, recorded: Any) -> None:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / "link-outside").symlink_to(tmp_path / "a.bin")
+    (folder / "folder-outside").symlink_to(tmp_path)
+    (folder / "loop").symlink_to("loop")
+    (tmp_path / "a.bin").touch()
+    with pytest.raises(InputError) as caught:
+        file_of(folder, recorded)
+    assert str(folder / "manifest.json") in str(caught.value)
+    assert repr(recorded) in str(caught.value)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from afd_mobile.artifacts import sha256
+from afd_mobile.artifacts import SCHEMA_VERSION, sha256
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.errors import InputError
 from afd_mobile.predictors import open_predictor, plain_predictor
@@ -105,7 +105,7 @@ def write_export(
     path = folder / name
     path.write_bytes(channel_means() if content is None else content)
     manifest: Manifest = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "afd": None,
         "scope": "classifier",
         "input_range": "rgb255",
