@@ -25,6 +25,7 @@ from afd_benchmark.adb import (
     RefusedError,
     ShellOutput,
 )
+from afd_benchmark.results import NotNegative
 from afd_mobile.artifacts import versions_of
 from afd_mobile.errors import AfdError, InputError, OutputError
 
@@ -48,7 +49,7 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         error, message: the kind of failure, and its words.
     """
 
-    at_s: float
+    at_s: NotNegative
     kind: str
     request: str
     exit_code: int = 0

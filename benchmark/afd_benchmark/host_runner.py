@@ -80,7 +80,7 @@ class HostRunner:
             outliers=outliers(answer.samples_ms),
             delegation=_delegation(case.backend, answer),
             runtime=self._runtime,
-            peak_memory_bytes=answer.peak_memory_bytes,
+            peak_memory_bytes=answer.peak_memory_bytes or None,
             before=Condition(at_s=before_s, reference_gflops=before),
             after=Condition(at_s=time.monotonic() - self._started, reference_gflops=after),
             log=log,

@@ -16,9 +16,12 @@ from afd_benchmark import latency_stats
 from afd_benchmark.plan import PlannedCase
 from afd_benchmark.report_numbers import duration
 from afd_benchmark.results import (
+    AtLeastOne,
     Case,
+    Count,
     Device,
     GoldenCheck,
+    NotNegative,
     ProfiledOperation,
     Ratio,
     Repeat,
@@ -30,6 +33,7 @@ from afd_mobile.errors import MeasurementError, ParityError
 from afd_mobile.parity import compare
 
 _replace = msgspec.structs.replace
+_LONGEST_STEM = 100  # of a log's name, which may be 255 bytes long
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,14 +45,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         full_delegation: what a delegate leaves to the CPU makes a case INVALID.
     """
 
-    repeats: int = 10
-    runs: int = 50
-    min_secs: float = 0.5
-    max_secs: float = 60.0
-    warmup_runs: int = 1
-    warmup_min_secs: float = 0.3
-    time_limit_secs: float = 240.0
-    cool_down_secs: float = 300.0
+    repeats: AtLeastOne = 10
+    runs: AtLeastOne = 50
+    min_secs: NotNegative = 0.5
+    max_secs: NotNegative = 60.0
+    warmup_runs: Count = 1
+    warmup_min_secs: NotNegative = 0.3
+    time_limit_secs: NotNegative = 240.0
+    cool_down_secs: NotNegative = 300.0
     full_delegation: bool = False
     profile: bool = False
     delegate_options: dict[str, str] = {}
@@ -143,9 +147,11 @@ def _kept(party: _Party) -> Iterator[None]:
 
 def _log(case: PlannedCase, target: Target, what: str) -> str:
     """A raw log's name, relative to the results."""
-    device = re.sub(r"[^\w.-]", "_", case.device)
-    backend = re.sub(r"[^\w.-]", "_", case.backend)
-    name = f"{Path(target.file).stem}-{target.sha256[:8]}"
+    stem, device, backend = (
+        re.sub(r"[^\w.-]", "_", text)
+        for text in (Path(target.file).stem[:_LONGEST_STEM], case.device, case.backend)
+    )
+    name = f"{stem}-{target.sha256[:8]}"
     if target is case.against:
         name += f"-in-turn-with-{case.target.sha256[:8]}"
     return f"logs/{name}-{device}-{backend}-{case.threads}-{what}.log"

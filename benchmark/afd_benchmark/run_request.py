@@ -15,7 +15,9 @@ from afd_benchmark.adb import Connected, LocalFile
 from afd_benchmark.cassette import Player, Recorder
 from afd_benchmark.measure import Settings
 from afd_benchmark.phone_session import owner_name
+from afd_benchmark.results import AtLeastOne, Count
 from afd_benchmark.targets import GoldenPicture, Target
+from afd_mobile.errors import InputError
 from afd_mobile.litert import TensorContract
 from afd_mobile.parity import Limits
 
@@ -54,14 +56,14 @@ class _Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     file: str
     sha256: str
-    bytes: int
+    bytes: AtLeastOne
     precision: str | None
     input: TensorContract
     output: TensorContract
     golden: list[_Golden]
     limits: Limits | None
     classify: bool
-    multiply_adds: int | None
+    multiply_adds: Count | None
 
 
 class RecordedRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,7 +72,7 @@ class RecordedRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     targets: list[_Target]
     against: list[_Target]
     backends: list[str]
-    threads: list[int]
+    threads: list[AtLeastOne]
     settings: Settings
     owner: str
     tool: str
@@ -140,5 +142,8 @@ def _npy(array: NDArray[np.float32]) -> bytes:
 
 
 def _array(content: bytes) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = np.load(io.BytesIO(content), allow_pickle=False)
+    try:
+        array: NDArray[np.float32] = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError("a picture of the cassette is no array; record it again") from error
     return array

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from msgspec.structs import replace
 
 from afd_benchmark.cli import main
 from afd_benchmark.file_cost import cost_of_file
-from afd_benchmark.latency_stats import interval_of_median, ratio_with_interval
+from afd_benchmark.latency_stats import ratio_with_interval
 from afd_benchmark.results import read_results, write_results
 from tests.afd_benchmark import sample_results as sample
 from tests.afd_benchmark.conftest import cases, small_graph, verdict, write_export
@@ -34,6 +35,8 @@ LOGS = Path(__file__).parent / "logs"
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 CORES = len(os.sched_getaffinity(0))
 QUICK = ("--repeats", 3, "--runs", 3, "--min-secs", 0)
+# A time with its interval, as a finished case is printed.
+TIMED = re.compile(r" [mµ]s (\[|no interval)")
 BRIEF = ("--repeats", 1, "--runs", 1, "--min-secs", 0)
 
 
@@ -81,7 +84,7 @@ def test_a_run_on_the_host(against: tuple[Outcome, Path]) -> None:
         assert (case["device"], case["backend"], case["threads"]) == ("host", "cpu", 1)
         medians = [r["median_ms"] for r in case["repeats"]]
         assert case["median_ms"] == np.median(medians)
-        assert tuple(case["ci95_ms"]) == interval_of_median(medians)
+        assert case["ci95_ms"] is None  # of three repeats
         assert [len(s) for s in case["samples_ms"]] == [3, 3, 3]
     assert main_case["file"] == "corrected_float32.tflite"
     assert other["in_turn_with"] == main_case["sha256"]
@@ -91,11 +94,11 @@ def test_a_run_on_the_host(against: tuple[Outcome, Path]) -> None:
 def test_its_ratio_is_that_of_the_rounds(against: tuple[Outcome, Path]) -> None:
     main_case, other = cases(against[1])
     pairs = [[r["median_ms"] for r in case["repeats"]] for case in (main_case, other)]
-    ratio, interval = ratio_with_interval(*pairs)
+    ratio, _ = ratio_with_interval(*pairs)
     found = main_case["ratio"]
-    assert (found["ratio"], tuple(found["ci95"]), found["rounds"]) == (ratio, interval, 3)
+    assert (found["ratio"], found["ci95"], found["rounds"]) == (ratio, None, 3)
     assert (found["against"], found["against_sha256"]) == (other["file"], other["sha256"])
-    assert not found["stopped_early"]
+    assert found["against_verdict"] == other["verdict"]
 
 
 def test_its_raw_logs_are_there_and_their_hashes_are_right(against: tuple[Outcome, Path]) -> None:
@@ -113,8 +116,8 @@ def test_what_it_prints(against: tuple[Outcome, Path]) -> None:
     lines = done.out.splitlines()
     assert lines[0].startswith("host: ")
     assert "in turn with plain_float32.tflite" in lines[1]
-    (main_line,) = [line for line in lines if " x plain_float32.tflite [" in line]
-    assert "corrected_float32.tflite" in main_line and " ms [" in main_line
+    (main_line,) = [line for line in lines if " x plain_float32.tflite " in line]
+    assert "corrected_float32.tflite" in main_line and TIMED.search(main_line)
     assert lines[-2:] == [f"  {out / 'results.json'}", f"  {out / 'report.html'}"]
     assert b"corrected" in (out / "report.html").read_bytes()
     assert done.err == ""
@@ -139,7 +142,7 @@ def test_resume_measures_nothing_again(
     done = bench(*run, "--resume")
     assert cases(out) == cases(against[1])
     assert {path: path.stat().st_mtime_ns for path in (out / "logs").iterdir()} == before
-    assert " ms [" not in done.out
+    assert not TIMED.search(done.out)
 
     assert "results.json exists; give --resume" in bench(*run, code=6).err
     done = bench(*run, "--resume", "--runs", 4, "--full-delegation", code=2)
@@ -165,7 +168,7 @@ def test_resume_measures_what_is_missing(two: Path, exports: Path, tmp_path: Pat
     done = bench("run", exports, "--out", out, *BRIEF, "--resume")
     again, kept = read_results(out).cases
     assert kept == second and again.file == first.file and again.repeats != first.repeats
-    assert [line.split()[2] for line in done.out.splitlines() if " ms [" in line] == [first.file]
+    assert [line.split()[2] for line in done.out.splitlines() if TIMED.search(line)] == [first.file]
 
 
 def test_resume_with_fewer_targets_loses_nothing(two: Path, exports: Path, tmp_path: Path) -> None:

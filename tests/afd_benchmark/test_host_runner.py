@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ import pytest
 from afd_benchmark.host_runner import HostRunner
 from afd_benchmark.measure import Settings
 from afd_benchmark.plan import PlannedCase
+from afd_benchmark.processor import processor_features
 from afd_benchmark.results import Repeat
 from afd_benchmark.targets import GoldenPicture, Target, find_targets
 from afd_mobile.errors import MeasurementError
 from afd_mobile.litert import LiteRtModel
 from tests.afd_benchmark.conftest import CLASSES, SIZE, small_graph, write_export
-from tests.afd_export.tflite_graphs import Fed, Stored, single
+from tests.afd_export.tflite_graphs import Fed, Graph, Stored, single
 
 QUICK = Settings(repeats=1, runs=3, min_secs=0, warmup_runs=2, warmup_min_secs=0)
 LOG = "logs/some.log"
@@ -104,7 +106,7 @@ def test_outputs_are_litert_s_own(plain_export: Path, tmp_path: Path) -> None:
     for picture, output in zip(target.golden, outputs, strict=True):
         assert np.array_equal(output, model.run(picture.image))
     assert not np.array_equal(outputs[0], outputs[1])
-    assert "XNNPACK" in (tmp_path / LOG).read_text()
+    assert (tmp_path / LOG).is_file()
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
@@ -135,10 +137,23 @@ def test_a_repeat_s_figures_fit_together(measured: tuple[Repeat, Path]) -> None:
     assert repeat.median_ms == np.median(repeat.samples_ms) and repeat.statistic == "median"
     assert min(repeat.samples_ms) > 0 and repeat.init_ms > 0 and repeat.first_ms > 0
     assert repeat.warmup_ms is not None and repeat.warmup_ms > 0
-    assert repeat.peak_memory_bytes is not None and repeat.peak_memory_bytes > 0
+    assert repeat.runtime == f"LiteRT {version('ai-edge-litert')}"
     assert 0 <= repeat.before.at_s < repeat.after.at_s
     for condition in (repeat.before, repeat.after):
         assert condition.reference_gflops is not None and condition.reference_gflops > 0
+
+
+def test_the_peak_memory_holds_the_activations_that_are_there_at_once(tmp_path: Path) -> None:
+    """As much as the products before it used and gave back: that is no part of the baseline."""
+    side = 512
+    taken = side * side * 4  # bytes of one of the three; ABS cannot run in place
+    graph = Graph()
+    fed = graph.feed(Fed((1, side, side, 1)))
+    middle = graph.run("ABS", [fed], [graph.tensor(Fed((1, side, side, 1)))])
+    graph.run("ABS", [middle], [result := graph.tensor(Fed((1, side, side, 1)))])
+    repeat = repeated(bare(graph.finish([result]), tmp_path), tmp_path)
+    assert repeat.peak_memory_bytes is not None
+    assert 2 * taken <= repeat.peak_memory_bytes < 20 * taken
 
 
 def test_xnnpack_s_share_is_litert_s(measured: tuple[Repeat, Path], plain_export: Path) -> None:
@@ -153,7 +168,7 @@ def test_the_raw_log_is_there_and_its_hash_is_right(measured: tuple[Repeat, Path
     repeat, out = measured
     raw = (out / repeat.log).read_bytes()
     assert hashlib.sha256(raw).hexdigest() == repeat.log_sha256
-    assert b"XNNPACK" in raw and b'"samples_ms"' in raw
+    assert b'"samples_ms"' in raw
 
 
 def test_more_threads_and_no_golden_pictures(tmp_path: Path) -> None:
@@ -179,6 +194,7 @@ def test_the_host_s_description(tmp_path: Path) -> None:
                  if line.startswith("MemTotal"))  # fmt: skip
     assert device.memory_bytes == int(total.split()[1]) * 1024
     assert device.model and device.system.startswith(platform.system())
+    assert device.features == processor_features(Path("/proc/cpuinfo").read_text())
 
 
 @pytest.mark.parametrize(
