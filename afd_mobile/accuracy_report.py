@@ -12,6 +12,7 @@ from afd_mobile.accuracy import RESAMPLES, SEED, Accuracy
 from afd_mobile.artifacts import read_versioned, versions_of
 from afd_mobile.degrade import CLEAN
 from afd_mobile.errors import InputError
+from afd_mobile.terminal import in_markdown, printable
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("afd-mobile", "torch", "ai-edge-litert", "onnxruntime", "numpy", "pillow")
@@ -93,11 +94,13 @@ def markdown_table(reports: Sequence[Report]) -> str:
     for report in reports:
         rows: list[Row] = report["conditions"]
         model, reference, mean = (report[k] for k in ("model", "reference", "recovered_share"))
-        heading = f"{model} against {reference}, {report['pictures']} pictures"
+        heading = in_markdown(f"{model} against {reference}, {report['pictures']} pictures")
         blocks.append(
             "\n".join(
                 [
-                    f"| {heading} | " + " | ".join(r["condition"] for r in rows) + " |",
+                    f"| {heading} | "
+                    + " | ".join(in_markdown(r["condition"]) for r in rows)
+                    + " |",
                     "|---" * (len(rows) + 1) + "|",
                     _markdown_row(
                         "top-1, reference", [_percent(r["reference_top1"]) for r in rows]
@@ -162,8 +165,10 @@ def draw(reports: Sequence[Report]) -> bytes:
                 capsize=3,
             )
         slanted = {"rotation": 45, "ha": "right"} if len(x) > 5 else {}
-        panel.set_xticks(x, [r["condition"] for r in degraded], **slanted)
-        panel.set_title(f"{report['model']}\nagainst {report['reference']}", fontsize="medium")
+        conditions = [printable(r["condition"]) for r in degraded]
+        panel.set_xticks(x, conditions, parse_math=False, **slanted)
+        model, reference = printable(report["model"]), printable(report["reference"])
+        panel.set_title(f"{model}\nagainst {reference}", fontsize="medium", parse_math=False)
         panel.grid(alpha=0.3)
     for unused in list(panels):
         unused.set_axis_off()

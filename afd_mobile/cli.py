@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from afd_mobile.artifacts import sha256, to_json
 from afd_mobile.backbone_names import recorded_backbone, typed_backbone
 from afd_mobile.command import Parser, one_of, positive, run_command
 from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition
 from afd_mobile.errors import InputError, OutputError, UsageError
 from afd_mobile.files import is_special, write_whole
 from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
+from afd_mobile.terminal import printable
 
 if TYPE_CHECKING:
     from afd_mobile.afd_module import AfdModule
@@ -133,6 +136,8 @@ def _train(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out} must end in .safetensors")
+    state = out.with_suffix(".state")
+    _check_outputs(out, state)
     if arguments.crop % 8:
         raise UsageError(f"--crop {arguments.crop} is not a multiple of 8")
 
@@ -141,7 +146,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     from afd_mobile import distributed, training
     from afd_mobile.backbones import load_backbone
-    from afd_mobile.checkpoint import Checkpoint, save_checkpoint
+    from afd_mobile.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
     from afd_mobile.datasets import list_images
 
     images = list_images(arguments.images)
@@ -158,11 +163,16 @@ def _train(arguments: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     torch.manual_seed(arguments.seed)
-    module = _new_module(arguments, backbone)
+    init = None if arguments.init is None else find_checkpoint(arguments.init)
+    module = _new_module(arguments, backbone, init)
     settings = training.Settings(
-        arguments.objective, arguments.iterations, arguments.batch, arguments.crop, arguments.seed
+        arguments.objective,
+        arguments.iterations,
+        arguments.batch,
+        arguments.crop,
+        arguments.seed,
+        None if init is None else sha256(init),
     )
-    state = out.with_suffix(".state")
     with distributed.ranks(device):
         steps = training.train(
             module,
@@ -185,17 +195,18 @@ def _train(arguments: argparse.Namespace) -> None:
     record = {
         "pictures": len(images),
         **settings.as_dict(),
-        "init": arguments.init and Path(arguments.init).stem,
+        "init": init and init.stem,
     }
     record["curve"] = progress.curve
     save_checkpoint(out, Checkpoint(module, backbone.name, backbone.tap, record))
     state.unlink(missing_ok=True)
-    print(f"{out}  (trained for {backbone.name} at {backbone.tap}, {len(images)} pictures)")
+    made = f"{out}  (trained for {backbone.name} at {backbone.tap}, {len(images)} pictures)"
+    print(printable(made))
 
 
-def _new_module(arguments: argparse.Namespace, backbone: Backbone) -> AfdModule:
+def _new_module(arguments: argparse.Namespace, backbone: Backbone, init: Path | None) -> AfdModule:
     from afd_mobile.afd_module import AfdConfig, AfdModule
-    from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
+    from afd_mobile.checkpoint import load_checkpoint
 
     config = AfdConfig.preset(
         arguments.preset,
@@ -204,14 +215,13 @@ def _new_module(arguments: argparse.Namespace, backbone: Backbone) -> AfdModule:
         activation=backbone.activation,
         drift_input=arguments.drift_input,
     )
-    if arguments.init is None:
+    if init is None:
         module = AfdModule(config)
         module.reset_to_identity()
         return module
-    path = find_checkpoint(arguments.init)
-    module = load_checkpoint(path).module.requires_grad_(True)
+    module = load_checkpoint(init).module.requires_grad_(True)
     if module.config != config:
-        raise InputError(f"--init {path} is another architecture: {module.config}, not {config}")
+        raise InputError(f"--init {init} is another architecture: {module.config}, not {config}")
     return module
 
 
@@ -317,6 +327,7 @@ def _times(text: str) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
+    _check_plot(arguments.plot)
     _check_outputs(arguments.json, arguments.plot)
     codec = arguments.codec
     chosen = [Condition(codec, q) for q in arguments.qualities if q is not None]
@@ -327,7 +338,6 @@ def _eval(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from afd_mobile import accuracy, accuracy_report, distributed, evaluation
-    from afd_mobile.artifacts import to_json
     from afd_mobile.predictors import open_predictor, plain_predictor
 
     names, source = _class_names(arguments.labels)
@@ -364,11 +374,12 @@ def _eval(arguments: argparse.Namespace) -> None:
         sha256=model.sha256,
         reference=reference.name,
     )
-    print(f"{model.name} against {reference.name}")
+    print(printable(f"{model.name} against {reference.name}"))
     print("\n".join(accuracy_report.text_table(report)))
     if outcomes.unreadable:
         shown = ", ".join(outcomes.unreadable[:5])
-        print(f"note: {len(outcomes.unreadable)} cannot be read: {shown}", file=sys.stderr)
+        note = f"note: {len(outcomes.unreadable)} cannot be read: {shown}"
+        print(printable(note), file=sys.stderr)
     if arguments.json:
         write_whole(arguments.json, to_json(report))
     if arguments.plot:
@@ -388,17 +399,23 @@ def _class_names(labels: Path | None) -> tuple[list[str], str]:
     return [line.strip() for line in lines if line.strip()], f"--labels {labels}"
 
 
-def _check_outputs(json: Path | None, plot: Path | None) -> None:
-    """Refuses what could not be written, before the work is done."""
+def _check_plot(plot: Path | None) -> None:
     if plot and plot.suffix != ".png":
         raise UsageError(f"--plot {plot} must end in .png")
-    for path in (json, plot):
-        if path and not path.parent.is_dir():
+
+
+def _check_outputs(*paths: Path | None) -> None:
+    """Refuses what could not be written, before the work is done."""
+    for path in filter(None, paths):
+        if not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}")
-        if path and (is_special(path) or path.is_dir()):
+        if is_special(path) or path.is_dir():
             raise UsageError(f"{path} exists and is no regular file")
-        if path and not os.access(path.parent, os.W_OK):
-            raise OutputError(f"cannot write {path}: {path.parent} is not writable")
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _table_parser() -> argparse.ArgumentParser:
@@ -410,6 +427,7 @@ def _table_parser() -> argparse.ArgumentParser:
 
 
 def _table(arguments: argparse.Namespace) -> None:
+    _check_plot(arguments.plot)
     _check_outputs(arguments.out, arguments.plot)
 
     from afd_mobile import accuracy_report
@@ -453,7 +471,6 @@ def _drift(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from afd_mobile import drift
-    from afd_mobile.artifacts import to_json
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
     from afd_mobile.datasets import list_images, read_image
@@ -486,7 +503,7 @@ def _drift(arguments: argparse.Namespace) -> None:
     for curve in curves:
         corrected = "" if curve.mean_after is None else f", corrected {curve.mean_after:.1f}"
         print(f"QF {curve.quality:<3} mean drift {curve.mean_before:.1f} degrees{corrected}")
-    print(f"{out}: drift.json, curves.png, maps.png")
+    print(printable(f"{out}: drift.json, curves.png, maps.png"))
 
 
 def _as_lists(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 # Control characters (ANSI escapes, line breaks), invisible ones that reorder a line (bidi), lone
@@ -9,6 +10,8 @@ import unicodedata
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 # Invisible as well, but part of how Persian, Indic scripts and emoji are spelled.
 _JOINERS = "\u200c\u200d"
+# Markup, links, HTML and formulas; underscores inside a word are none.
+_MARKUP = re.compile(r"[\\`*|<>&$]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def printable(text: str) -> str:
@@ -18,6 +21,11 @@ def printable(text: str) -> str:
     characters stay, the backslash among them.
     """
     return "".join(_spelled(c) if _is_unsafe(c) else c for c in text)
+
+
+def in_markdown(text: str) -> str:
+    """Markdown that shows `printable(text)` as it is, in a cell of a table as well."""
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", printable(text))
 
 
 def _is_unsafe(character: str) -> bool:

@@ -243,3 +243,28 @@ def test_a_path_is_found_and_an_unknown_name_lists_those_shipped(path: Path) -> 
     assert (", ".join(shipped) or "none") in str(caught.value)
     for name in shipped:
         assert find_checkpoint(name) == models_dir() / f"{name}.safetensors"
+
+
+def test_the_same_checkpoint_is_the_same_bytes(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    """Five keys of metadata in an order of chance would agree once in a million times."""
+    contents = set()
+    for _ in range(4):
+        save_checkpoint(tmp_path / "again.safetensors", checkpoint)
+        contents.add((tmp_path / "again.safetensors").read_bytes())
+    assert len(contents) == 1
+    (content,) = contents
+    length = int.from_bytes(content[:8], "little")
+    assert length % 8 == 0
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    assert list(metadata) == sorted(metadata)
+    state = read_state_dict(tmp_path / "again.safetensors")
+    for key, value in checkpoint.module.state_dict().items():
+        assert torch.equal(state[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("what", "value"), [("backbone", "[1]"), ("tap", "{}"), ("backbone", "3"), ("training", "[3]")]
+)
+def test_metadata_of_another_type_are_refused(path: Path, what: str, value: str) -> None:
+    with_metadata(path, **{what: value})
+    assert f"broken {what} in the metadata" in refusal(path)

@@ -71,6 +71,52 @@ def test_the_normalized_mse() -> None:
     assert _normalized_mse(target, target).item() == 0
 
 
+def previous_normalized_mse(x: Tensor, target: Tensor) -> Tensor:
+    """As it was before it knew of flat colours."""
+    error = (x - target).square().mean(dim=(0, 2, 3))
+    mean = target.mean(dim=(0, 2, 3))
+    variance = target.square().mean(dim=(0, 2, 3)) - mean.square()
+    return (error / (variance.clamp_min(0) + 1e-3 * variance.mean())).mean()
+
+
+def test_the_normalized_mse_of_pictures_is_what_it_always_was(
+    mobilenet: Backbone, crops: tuple[Tensor, Tensor]
+) -> None:
+    mean, std = (torch.tensor(v)[:, None, None] for v in (mobilenet.mean, mobilenet.std))
+    with torch.no_grad():
+        target, x = (mobilenet.head((c / 255 - mean) / std) for c in crops)
+    for i in range(3):
+        value = _normalized_mse(x[i : i + 1], target[i : i + 1])
+        assert value > 0.01
+        assert torch.equal(value, previous_normalized_mse(x[i : i + 1], target[i : i + 1]))
+
+
+def test_the_normalized_mse_of_a_flat_colour_is_relative_to_its_size() -> None:
+    """Without variance the mean square, 2.5, takes its place: a hundredth of it in each channel."""
+    target = torch.tensor([1.0, 2.0])[None, :, None, None].expand(1, 2, 3, 3)
+    assert _normalized_mse(target, target).item() == 0
+    for size in (1e-3, 1.0, 1e3):
+        off = _normalized_mse(size * (target + 0.1), size * target)
+        assert off.item() == pytest.approx(0.1**2 / (0.01 * 2.5 * 1.001), rel=1e-4)
+
+
+def test_the_normalized_mse_has_no_jump_between_flat_and_almost_flat() -> None:
+    flat = torch.full((1, 1, 64, 64), 5.0)
+    almost = flat.clone()
+    almost[..., 0, 0] = 5.01
+    values = [_normalized_mse(t + 0.1, t).item() for t in (flat, almost)]
+    assert values[1] == pytest.approx(values[0], rel=1e-3)
+
+
+def test_of_features_that_are_all_zero_the_normalized_mse_is_the_error() -> None:
+    x = torch.full((1, 2, 3, 3), 0.5, requires_grad=True)
+    loss = _normalized_mse(x, torch.zeros(1, 2, 3, 3))
+    assert loss.item() == 0.25
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert gradient.isfinite().all()
+    assert _normalized_mse(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3)).item() == 0
+
+
 def cross_entropy(logits: Array, target: Array) -> float:
     """Mean over crops and channels; crops of unknown target count as 0."""
     p = 1 / (1 + np.exp(-logits))

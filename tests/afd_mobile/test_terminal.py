@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from afd_mobile.terminal import printable
+from afd_mobile.terminal import in_markdown, printable
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,18 @@ def test_no_character_breaks_a_line_or_stays_invisible_to_an_ascii_terminal() ->
     shown = printable(everything)
     assert len(shown.splitlines()) == 1
     assert not [c for c in shown if ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0]
+
+
+@pytest.mark.parametrize(
+    ("text", "markdown"),
+    [
+        ("a|b\nc", r"a\|b\\nc"),
+        ("<img src=x>", r"\<img src=x\>"),
+        ("[a](javascript:b)", r"[a\](javascript:b)"),
+        ("**x** `y` $z$", r"\*\*x\*\* \`y\` \$z\$"),
+        ("afd-mobilenet_v2-mobile_int8.tflite", "afd-mobilenet_v2-mobile_int8.tflite"),
+        ("_x_", r"\_x\_"),
+    ],
+)
+def test_in_markdown_nothing_is_markup(text: str, markdown: str) -> None:
+    assert in_markdown(text) == markdown

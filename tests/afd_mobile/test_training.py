@@ -2,22 +2,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from afd_mobile import training
 from afd_mobile.afd_module import AfdConfig, AfdModule
-from afd_mobile.backbones import Backbone
+from afd_mobile.artifacts import sha256
+from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from afd_mobile.datasets import centre_crop, list_images, read_image
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.fe_net import BlockScaleFeNet, UNetFeNet
-from afd_mobile.training import CPU, Settings, train
+from afd_mobile.objectives import OBJECTIVES
+from afd_mobile.training import CPU, Settings, _pictures_sha256, train
 from afd_mobile.validation import Validation, split
 from tests.afd_mobile.conftest import AfdTrain
 
@@ -179,6 +184,80 @@ def test_a_state_of_another_architecture_is_refused(
         next(steps)
 
 
+def test_a_state_of_other_weights_is_refused(
+    photos: Path, mobilenet: Backbone, finished: Finished
+) -> None:
+    other = load_backbone("mobilenet_v2", weights="random")
+    steps = train(new_module(other), other, list_images(photos), SETTINGS, finished[0], resume=True)
+    with pytest.raises(InputError) as caught:
+        next(steps)
+    assert str(caught.value) == (
+        f"{finished[0]} is of another run: the classifier has other weights "
+        "(--backbone-weights); give what it was started with, or start anew without --resume"
+    )
+
+
+def test_a_state_of_another_start_is_refused(
+    photos: Path, mobilenet: Backbone, finished: Finished
+) -> None:
+    settings, images = dataclasses.replace(SETTINGS, init_sha256="0"), list_images(photos)
+    steps = train(new_module(mobilenet), mobilenet, images, settings, finished[0], resume=True)
+    with pytest.raises(InputError, match="of another run: --init is another file; give"):
+        next(steps)
+
+
+def test_a_state_of_other_pictures_is_refused(
+    tmp_path: Path, photos: Path, mobilenet: Backbone, finished: Finished
+) -> None:
+    """Of the same names and sizes; the same ones elsewhere are accepted."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(photos, elsewhere)
+
+    def resume() -> None:
+        module, images = new_module(mobilenet), list_images(elsewhere)
+        next(train(module, mobilenet, images, SETTINGS, finished[0], resume=True))
+
+    resume()
+    first = elsewhere / "0.png"
+    size = first.stat().st_size
+    Image.fromarray(255 - read_image(first)).save(first, "BMP")  # decodes, whatever its name
+    first.write_bytes(first.read_bytes()[:size].ljust(size, b"\0"))
+    with pytest.raises(InputError):
+        resume()
+
+
+def test_pictures_are_told_apart_by_name_size_and_both_ends(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 1024  # 256 KiB, of which 64 are read
+
+    def digest(folder: str, **files: bytes) -> str:
+        for name, data in files.items():
+            path = tmp_path / folder / name.replace("_", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return _pictures_sha256(sorted(p for p in (tmp_path / folder).rglob("*") if p.is_file()))
+
+    first = digest("first", a=content, b_c=b"small")
+    assert digest("same", a=content, b_c=b"small") == first
+    others = {
+        "name": {"a": content, "b_d": b"small"},
+        "folder": {"a": content, "c_c": b"small"},
+        "start": {"a": b"\1" + content[1:], "b_c": b"small"},
+        "end": {"a": content[:-1] + b"\0", "b_c": b"small"},
+        "size": {"a": content + content[-256:], "b_c": b"small"},
+        "small": {"a": content, "b_c": b"smell"},
+        "swapped": {"a": b"small", "b_c": content},
+        "missing": {"a": content},
+    }
+    digests = {name: digest(name, **files) for name, files in others.items()}
+    assert len({first, *digests.values()}) == 1 + len(others), digests
+
+
+def test_pictures_of_any_name_have_a_digest(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9\n.png")
+    path.write_bytes(b"x")
+    assert len(_pictures_sha256([path])) == 64
+
+
 def test_missing_and_corrupt_states_are_input_errors(
     tmp_path: Path, photos: Path, mobilenet: Backbone, finished: Finished
 ) -> None:
@@ -203,6 +282,19 @@ def test_an_unreadable_picture_ends_the_training_before_it_starts(
     with pytest.raises(InputError, match=r"broken\.png"):
         next(steps)
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_training_on_one_flat_colour_stays_finite(objective: str, tmp_path: Path) -> None:
+    """SqueezeNet's first layers have no padding, so nothing of their features varies."""
+    Image.new("RGB", (64, 64), (200, 30, 90)).save(tmp_path / "flat.png")
+    backbone = load_backbone("squeezenet1_1")
+    module = new_module(backbone)
+    settings = dataclasses.replace(SETTINGS, objective=objective, iterations=2)
+    images = [tmp_path / "flat.png"]
+    steps = list(train(module, backbone, images, settings, tmp_path / "s", resume=False))
+    assert all(math.isfinite(step.loss) for step in steps)
+    assert all(value.isfinite().all() for value in module.state_dict().values())
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(
@@ -322,11 +414,53 @@ def test_training_starts_from_another_checkpoint(
     assert done.code == 0, done.err
     result = load_checkpoint(out)
     assert result.training["init"] == "first"
+    assert result.training["init_sha256"] == sha256(first)
     moved = [
         float((result.module.state_dict()[k] - v).abs().max())
         for k, v in module.state_dict().items()
     ]
     assert max(moved) == pytest.approx(2e-5, rel=0.01)
+
+
+def test_two_identical_trainings_give_the_same_bytes(
+    tmp_path: Path, photos: Path, afd_train: AfdTrain
+) -> None:
+    outs = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
+    for out in outs:
+        assert afd_train(*options(photos, out)).code == 0
+    assert sha256(outs[0]) == sha256(outs[1])
+
+
+def test_resuming_with_random_weights_is_one_line(
+    tmp_path: Path, photos: Path, mobilenet: Backbone, afd_train: AfdTrain
+) -> None:
+    out, settings = tmp_path / "afd.safetensors", Settings("distill", 2, 2, 32, 0)
+    module, images = new_module(mobilenet), list_images(photos)
+    list(train(module, mobilenet, images, settings, tmp_path / "afd.state", resume=False))
+    done = afd_train(*options(photos, out), "--resume", "--backbone-weights", "random")
+    assert done.code == 3
+    assert "the classifier has other weights (--backbone-weights); " in done.err
+    assert len(done.err.splitlines()) == 2 and done.err.startswith("note: ")
+    assert afd_train(*options(photos, out), "--resume").code == 0  # with its own it goes on
+
+
+@pytest.mark.parametrize(
+    ("out", "code", "message"),
+    [
+        ("none/afd.safetensors", 2, "there is no folder"),
+        ("folder.safetensors", 2, "exists and is no regular file"),
+        ("stated.safetensors", 2, "stated.state exists and is no regular file"),
+        ("/proc/afd.safetensors", 6, "cannot write /proc/afd.safetensors"),
+    ],
+)
+def test_what_cannot_be_written_is_known_before_the_training(
+    out: str, code: int, message: str, tmp_path: Path, afd_train: AfdTrain
+) -> None:
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "stated.state").mkdir()
+    done = afd_train(*options(Path("/none"), tmp_path / out))  # the pictures come later
+    assert (done.code, len(done.err.splitlines())) == (code, 1)
+    assert message in done.err
 
 
 def test_a_start_of_another_architecture_is_refused(
