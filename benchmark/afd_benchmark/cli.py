@@ -301,6 +301,7 @@ def _write_table7(peers: Mapping[str, Target], outcome: Outcome, out: Path) -> N
     """Table VII and its figures, of the first device and backend."""
     from afd_benchmark import table7
     from afd_benchmark.file_cost import cost_of_file
+    from afd_benchmark.peers import CLASSIFIER
     from afd_mobile.files import write_whole
 
     by_hash = {case.sha256: case for case in reversed(outcome.results.cases)}
@@ -310,7 +311,7 @@ def _write_table7(peers: Mapping[str, Target], outcome: Outcome, out: Path) -> N
     table = table7.table7(rows)
     print(table)
     write_whole(out / "table7.md", table.encode())
-    if any(row.median_ms is not None for row in rows):
+    if any(row.median_ms is not None and row.name != CLASSIFIER for row in rows):
         write_whole(out / "figure9.png", table7.figure9(rows))
         write_whole(out / "figure10.png", table7.figure10(rows))
 

@@ -80,7 +80,8 @@ def rows(costs: Mapping[str, FileCost], cases: Mapping[str, Case]) -> list[Row]:
                 continue
             parameters -= base.parameters
             multiply_adds -= base.multiply_adds
-            ms = ms - base_ms if ms is not None and base_ms is not None else None
+            # Of two times that are all but alike, noise is the difference: no time.
+            ms = ms - base_ms if ms is not None and base_ms is not None and ms > base_ms else None
         ratio = ms / base_ms if ms is not None and base_ms is not None else None
         used = [cases[n] for n in (name, CLASSIFIER) if n in cases]
         suspect = any(case.verdict is Verdict.SUSPECT for case in used)
@@ -119,27 +120,32 @@ def table7(found: list[Row]) -> str:
 
 
 def figure9(found: list[Row]) -> bytes:
-    """PNG: gain in top-1 (the paper's) over the time here; sizes are parameters."""
-    timed = [(row, row.median_ms) for row in found if row.median_ms is not None]
+    """PNG: gain in top-1 (the paper's) over the time here; sizes are parameters; ?: SUSPECT."""
+    timed = [
+        (f"{_PAPER[row.name].label}{'?' if row.suspect else ''}", row, row.median_ms)
+        for row in found
+        if row.median_ms is not None
+    ]
     return _figure(timed, "inference time here, ms")
 
 
 def figure10(found: list[Row]) -> bytes:
     """PNG: gain in top-1 (the paper's) over multiply-adds; sizes are parameters."""
-    return _figure([(row, row.multiply_adds / 1e9) for row in found], "multiply-adds, G")
+    placed = [(_PAPER[row.name].label, row, row.multiply_adds / 1e9) for row in found]
+    return _figure(placed, "multiply-adds, G")
 
 
-def _figure(placed: list[tuple[Row, float]], x_label: str) -> bytes:
+def _figure(placed: list[tuple[str, Row, float]], x_label: str) -> bytes:
     """Of those that have a gain: all but the classifier itself."""
     points = [
         Point(
-            paper.label,
+            label,
             x,
             paper.top1_at_15 - _DIRECT_AT_15,
             highlighted=row.name == AFD,
             size=float(row.parameters),
         )
-        for row, x in placed
+        for label, row, x in placed
         if (paper := _PAPER[row.name]).top1_at_15 is not None
     ]
     y_label = "the paper's gain in top-1 at QF 15, points"
