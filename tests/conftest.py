@@ -23,11 +23,11 @@ PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "images" / "image
 
 # --- what a run leaves out ------------------------------------------------------------------------
 
-# Why tests of a marker, or of a fixture, are not run.
-REASONS = {
-    "engine": "that need the engines' environments (make test-all)",
-    "cuda": "that need an NVIDIA GPU (-m cuda)",
-    "photographs": "that need the photographs in ../shared/images/imagenet_dev",
+# What tests of a marker, or of a fixture, need.
+NEEDS = {
+    "engine": "the engines' environments (run make test-all)",
+    "cuda": "an NVIDIA GPU (run pytest -m cuda there)",
+    "photographs": "the photographs in ../shared/images/imagenet_dev",
 }
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
@@ -49,10 +49,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_deselected(items: list[pytest.Item]) -> None:
     for item in items:
         names = {*item.keywords, *getattr(item, "fixturenames", ())}
-        reason = next((reason for name, reason in REASONS.items() if name in names), None)
+        need = next((need for name, need in NEEDS.items() if name in names), None)
         # What -k does not ask for is not left out.
-        if reason is not None and not item.config.option.keyword:
-            item.config.stash[LEFT_OUT][reason] += 1
+        if need is not None and not item.config.option.keyword:
+            item.config.stash[LEFT_OUT][need] += 1
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -70,8 +70,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     if left_out := config.stash[LEFT_OUT]:
-        counts = (f"{count} tests {reason}" for reason, count in left_out.items())
-        terminalreporter.write_line(f"left out: {', '.join(counts)}")
+        counts = ", ".join(f"{count} for want of {need}" for need, count in left_out.items())
+        terminalreporter.write_line(f"tests left out: {counts}")
 
 
 # --- what is made once ----------------------------------------------------------------------------
