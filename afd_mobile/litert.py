@@ -152,6 +152,9 @@ def check_model(path: Path) -> None:
     """
     try:
         schema.ModelT.InitFromPackedBuf(path.read_bytes())
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: its name is no UTF-8, as LiteRT wants it; rename it") from error
     except (OSError, ValueError, *_BROKEN) as error:
         raise InputError(
             f"{path} is no TFLite model, or a broken one ({error}); export or copy it again"

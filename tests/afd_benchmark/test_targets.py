@@ -295,3 +295,21 @@ def test_relative_paths_stay_relative(plain: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(plain.parent)
     (target,) = find_targets(Path(os.path.relpath(plain)))
     assert target.local_path == Path("plain/plain_float32.tflite")
+
+
+def test_a_name_is_known_by_what_can_be_shown_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[31m\nb|\u202e.tflite"
+    path.write_bytes(small_graph(4))
+    (target,) = find_targets(tmp_path)
+    assert (target.file, target.name) == (
+        "a\\x1b[31m\\nb|\\u202e.tflite", "a\\x1b[31m\\nb|\\u202e",
+    )  # fmt: skip
+    assert target.local_path == path
+
+
+def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    """LiteRT takes no other."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.tflite"))
+    path.write_bytes(small_graph(4))
+    with pytest.raises(InputError, match="its name is no UTF-8"):
+        find_targets(tmp_path)
