@@ -22,7 +22,7 @@ from tests.afd_benchmark.conftest import (
     start_bench,
     verdict,
 )
-from tests.virtual_phone.fixtures import AdbServer, free_port
+from tests.virtual_phone.fixtures import AdbServer, free_port, running
 from tests.virtual_phone.phone import VirtualPhone
 from tests.virtual_phone.profile import PROFILES
 
@@ -275,21 +275,17 @@ def test_a_restarted_adb_server_is_one_line_and_can_be_resumed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:  # fmt: skip
     server = AdbServer(free_port(), tmp_path_factory.mktemp("own-adb-home"))
-    server.adb("start-server")
-    try:
+    with running(server):
         serial = server.connect(phone)
         run = ("run", corrected, "--device", serial, "--tool", TOOL, "--out", tmp_path / "out",
                *BRIEF)  # fmt: skip
         phone.faults = ("hang@3",)
         process = start_bench(server, *run)
         wait_for_start(phone, 3)
-        server.adb("kill-server")
-        server.adb("start-server")
+    with running(server):
         assert "--resume" in ended(process, 7).splitlines()[-1]
         server.connect(phone)
         ended(start_bench(server, *run, "--resume"), 0)
-    finally:
-        server.adb("kill-server")
     assert [verdict(c) for c in cases(tmp_path / "out")] == ["VALID"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import struct
 import subprocess
@@ -29,7 +30,7 @@ from tests.virtual_phone.adb_protocol import (
 )
 from tests.virtual_phone.faults import FAULTS, parse_faults
 from tests.virtual_phone.file_tree import FileTree, OutputFilter
-from tests.virtual_phone.fixtures import AdbServer, adb_path, free_port
+from tests.virtual_phone.fixtures import AdbServer, adb_path, free_port, running
 from tests.virtual_phone.phone import VirtualPhone
 from tests.virtual_phone.profile import PROFILES, load_profile
 
@@ -71,6 +72,11 @@ class Connected:
         self.device = server.device(self.serial)
         self.device.sync.push(TOOL, f"{FOLDER}/benchmark_model", 0o755)
         self.device.sync.push(model, f"{FOLDER}/m.tflite")
+
+    def plug_in(self) -> None:
+        self.phone.plug_in()
+        self.server.adb("disconnect", self.serial)  # it would come back by itself, some time
+        self.server.connect(self.phone)
 
     def adb(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         return self.server.adb("-s", self.serial, *arguments, stdin=stdin)
@@ -261,12 +267,14 @@ def test_what_is_not_there_or_not_writable(shared: Connected, tmp_path: Path) ->
 
 def test_shells_at_once(shared: Connected) -> None:
     def one(number: int) -> str:
-        return str(shared.shell(f"sleep 0.3; echo {number}").stdout)
+        """Ends once all eight are there."""
+        shared.shell(f"mkdir -p {FOLDER}/there")
+        everyone = f"[ $(ls {FOLDER}/there | wc -l) = 8 ]"
+        wait = f"touch {FOLDER}/there/{number}; until {everyone}; do sleep 0.05; done"
+        return str(shared.shell(f"{wait}; echo {number}").stdout)
 
-    began_s = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(8))) == [f"{n}\n" for n in range(8)]
-    assert time.monotonic() - began_s < 2.0
 
 
 def test_a_command_dies_with_its_stream(shared: Connected) -> None:
@@ -294,7 +302,7 @@ def lives(pid: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def ends(condition: Any, within_s: float = 5.0) -> bool:
+def ends(condition: Any, within_s: float = 60.0) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if condition():
@@ -592,15 +600,54 @@ def test_a_phone_that_lets_nobody_in(
 def test_unplugged_in_mid_run(connect: Any) -> None:
     phone = connect("snapdragon-865", "unplugged@2")
     assert phone.benchmark().returncode == 0
-    began_s = time.monotonic()
-    done = phone.adb("shell", f"{FOLDER}/benchmark_model --graph={FOLDER}/m.tflite --min_secs=9")
-    assert done.returncode != 0 and time.monotonic() - began_s < 5
+    done = phone.adb("shell", f"{FOLDER}/benchmark_model --graph={FOLDER}/m.tflite --min_secs=600")
+    assert done.returncode != 0
     assert b"Inference timings" not in done.stdout
     assert ends(lambda: not phone.phone.invocations[-1].running)
-    # adb comes back by itself, sooner or later.
-    phone.server.wait_for_state(phone.serial, "device")
+    phone.plug_in()
     assert phone.benchmark().returncode == 0
     assert len(phone.phone.invocations) == 3
+
+
+def test_unplugged_in_mid_push(connect: Any, tmp_path: Path) -> None:
+    phone = connect("snapdragon-865")
+    phone.phone.faults = ("unplugged-in-push",)
+    (tmp_path / "x").write_bytes(bytes(3_000_000))
+    push = ("push", str(tmp_path / "x"), f"{FOLDER}/x")
+    assert phone.adb(*push).returncode == 0, "before the first start of benchmark_model"
+    phone.phone.state.start([], 0)
+    done = phone.adb("push", str(tmp_path / "x"), f"{FOLDER}/y")
+    assert done.returncode != 0
+    phone.plug_in()
+    assert not (phone.phone.root / f"{FOLDER}/y"[1:]).exists()
+    assert phone.adb(*push).returncode == 0, "once only"
+
+
+@pytest.mark.parametrize("gone", ["cable", "client", "server"])
+def test_a_push_that_breaks_off_leaves_nothing_behind(
+    gone: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    server = AdbServer(free_port(), tmp_path_factory.mktemp("own-adb-home"))
+    target = tmp_path / "phone/data/local/tmp/x"
+    name = b"/data/local/tmp/x,33188"
+    with running(server), VirtualPhone("snapdragon-865", tmp_path / "phone") as phone:
+        with server.device(server.connect(phone)).open_transport() as transport:
+            transport.send_command("sync:")
+            transport.check_okay()
+            transport.conn.sendall(b"SEND" + struct.pack("<I", len(name)) + name)
+            assert ends(target.exists)
+            if gone == "cable":
+                phone.state.start([], 0)
+                phone.faults = ("unplugged-in-push",)
+            transport.conn.sendall(b"DATA" + struct.pack("<I", 4) + b"half")
+            if gone == "server":
+                server.adb("kill-server")
+            if gone != "client":
+                assert ends(lambda: not target.exists())
+        assert ends(lambda: not target.exists())
+        opened = [fd.readlink() for fd in Path("/proc/self/fd").iterdir() if fd.exists()]
+        assert [path for path in opened if path.name.startswith(target.name)] == []
+        gc.collect()  # now is when Python would warn of a file that nobody closed
 
 
 def test_storage_full(connect: Any, tmp_path: Path) -> None:
@@ -626,12 +673,16 @@ def test_killed_for_memory(connect: Any) -> None:
 
 def test_hang_until_the_stream_closes(connect: Any) -> None:
     phone = connect("snapdragon-865", "hang")
-    with pytest.raises(subprocess.TimeoutExpired):
-        phone.server.adb(
-            "-s", phone.serial, "shell", f"{FOLDER}/benchmark_model --graph={FOLDER}/m.tflite",
-            timeout_s=2,
-        )  # fmt: skip
-    (invocation,) = phone.phone.invocations
+    client = subprocess.Popen(
+        [adb_path(), "-s", phone.serial, "shell",
+         f"{FOLDER}/benchmark_model --graph={FOLDER}/m.tflite {QUICK}"],
+        env=phone.server.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with client:
+        assert ends(lambda: bool(phone.phone.invocations))
+        (invocation,) = phone.phone.invocations
+        assert invocation.running and client.poll() is None
+        client.kill()
     assert ends(lambda: not invocation.running)
     assert ends(lambda: not lives(invocation.pid))
 
@@ -705,14 +756,24 @@ def test_old_tool(connect: Any) -> None:
 
 def test_a_clock_that_jumps(connect: Any) -> None:
     phone = connect("snapdragon-865", "clock-jump")
-    assert abs(int(phone.shell("date +%s").stdout) - time.time()) < 5
-    phone.benchmark()
-    assert abs(int(phone.shell("date +%s").stdout) - time.time() - 5 * 3600) < 5
+
+    def ahead_s() -> int:
+        """By whole hours, however long the answer takes."""
+        before = time.time()
+        told = int(phone.shell("date +%s").stdout)
+        assert before - 1 <= told - 3600 * round((told - before) / 3600) <= time.time() + 1
+        return 3600 * round((told - before) / 3600)
+
+    assert ahead_s() == 0
+    phone.phone.state.start([], 0)
+    assert ahead_s() == 5 * 3600
 
 
 def test_a_phone_that_heats_up_and_cools_down(connect: Any) -> None:
     phone = connect("snapdragon-865", "hot")
     state = phone.phone.state
+    now_s = 0.0
+    state.now_s = lambda: now_s
 
     def skin() -> float:
         text = phone.shell("dumpsys thermalservice").stdout
@@ -723,15 +784,16 @@ def test_a_phone_that_heats_up_and_cools_down(connect: Any) -> None:
     before = int(phone.shell(f"cat {zone}").stdout)
     for _ in range(3):
         state.start([], 0)
-    warm = skin()
-    assert warm > rest + 12
-    assert int(phone.shell(f"cat {zone}").stdout) > before + 8000
-    time.sleep(0.6)
-    assert rest < skin() < warm - 0.8
+    assert skin() == pytest.approx(rest + 18)
+    assert int(phone.shell(f"cat {zone}").stdout) == before + 18000
+    now_s = 6.0
+    assert skin() == pytest.approx(rest + 6)
     for _ in range(3):
         state.start([], 0)
     assert re.search("^Thermal Status: [1-6]$", phone.shell("dumpsys thermalservice").stdout, re.M)
     assert "temperature: 283\n" not in phone.shell("dumpsys battery").stdout
+    now_s = 60.0
+    assert skin() == rest
 
 
 def test_clocks_that_fall(connect: Any) -> None:
@@ -746,10 +808,10 @@ def test_clocks_that_fall(connect: Any) -> None:
 
 def test_starts_that_differ(connect: Any) -> None:
     phone = connect("snapdragon-865", "spread")
-    logs = [phone.benchmark("--min_secs=0.3 --num_threads=1").stdout for _ in range(4)]
-    averages = [float(re.findall(r"Inference \(avg\): ([\d.e+]+)", log)[0]) for log in logs]
-    slow, fast = min(averages[0::2]), min(averages[1::2])
-    assert slow / fast > 1.12
+    logs = [phone.benchmark("--num_threads=1").stdout for _ in range(2)]
+    # The fastest inference is what a busy machine disturbs least.
+    slow, fast = (min(map(int, re.findall(r" min=(\d+)", log))) for log in logs)
+    assert slow > 1.5 * fast
 
 
 def test_low_battery_and_screen_off(connect: Any) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +29,15 @@ class AdbServer:
     @property
     def variables(self) -> dict[str, str]:
         """What makes a process use this server."""
-        # Neither mDNS nor a scan of the local ports: nobody else's phones.
+        # Neither USB, which takes three seconds, nor mDNS nor a scan of the local ports: nobody
+        # else's phones.
         return {
             "ANDROID_ADB_SERVER_PORT": str(self.port),
             "HOME": str(self.home),
             "TMPDIR": str(self.home),
             "ADB_LOCAL_TRANSPORT_MAX_PORT": "5554",
             "ADB_MDNS": "0",
+            "ADB_USB": "0",
             "ADB_MDNS_AUTO_CONNECT": "0",
         }
 
@@ -99,11 +102,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@contextmanager
+def running(server: AdbServer) -> Iterator[AdbServer]:
+    started = server.adb("start-server")
+    assert started.returncode == 0, started.stderr
+    try:
+        yield server
+    finally:
+        server.adb("kill-server")
+
+
 @pytest.fixture(scope="session")
 def adb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdbServer]:
     """A server on a private port, for all tests of the session; `connect(phone)` gives a serial."""
-    server = AdbServer(free_port(), tmp_path_factory.mktemp("adb-home"))
-    started = server.adb("start-server")
-    assert started.returncode == 0, started.stderr
-    yield server
-    server.adb("kill-server")
+    with running(AdbServer(free_port(), tmp_path_factory.mktemp("adb-home"))) as server:
+        yield server
