@@ -18,11 +18,14 @@ import pytest
 from numpy.typing import NDArray
 
 from afd_benchmark.cli import main
+from afd_mobile import __version__
 from afd_mobile.artifacts import SCHEMA_VERSION, sha256
 from afd_mobile.litert import LiteRtModel
 from tests.afd_export.tflite_graphs import Fed, Graph, Stored
 from tests.commands import Outcome, exit_code_of
+from tests.virtual_phone.apk import tools_missing
 from tests.virtual_phone.fixtures import AdbServer, adb_server
+from tests.virtual_phone.packages import HOST_JAR
 
 __all__ = ["adb_server"]
 
@@ -129,6 +132,15 @@ def afd_bench(*arguments: object, code: int = 0) -> Outcome:
     return done
 
 
+def harness_apk() -> Path:
+    """What `make apk` builds; fails where that, or what the virtual phone reads it with, is not."""
+    apk = REPOSITORY / f"android_app/target/afd-harness-{__version__}.apk"
+    missing = [str(path) for path in (apk, HOST_JAR) if not path.is_file()] + tools_missing()
+    if missing:
+        pytest.fail(f"needs `make apk`; there is no {', no '.join(missing)}", pytrace=False)
+    return apk
+
+
 Bench = Callable[..., Outcome]
 
 
@@ -141,20 +153,20 @@ def bench(adb_server: AdbServer) -> Iterator[Bench]:
         yield afd_bench
 
 
-def start_bench(server: AdbServer, *arguments: object) -> subprocess.Popen[str]:
+def start_bench(*arguments: object, server: AdbServer | None = None) -> subprocess.Popen[str]:
     """`afd-bench ARGUMENTS` as a process, which goes on by itself."""
+    environment = server.environment if server is not None else dict(os.environ)
     paths = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     return subprocess.Popen(
         [sys.executable, "-m", "afd_benchmark.cli", *map(str, arguments)],
-        env=server.environment | paths,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment | paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
 def ended(process: subprocess.Popen[str], code: int) -> str:
     """What it wrote to stderr, once it has ended with this exit code."""
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == code, errors
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == code, output + errors
     assert "Traceback" not in errors
     return errors
 

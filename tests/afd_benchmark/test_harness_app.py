@@ -7,45 +7,63 @@ import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from afd_mobile import __version__
-from tests.afd_benchmark.conftest import REPOSITORY, SHORT, Bench, cases, verdict
-from tests.virtual_phone.apk import tools_missing
+from tests.afd_benchmark.conftest import BRIEF, SHORT, Bench, cases, harness_apk, verdict
 from tests.virtual_phone.fixtures import AdbServer
-from tests.virtual_phone.packages import HARNESS, HOST_JAR
+from tests.virtual_phone.packages import HARNESS
 from tests.virtual_phone.phone import VirtualPhone
 from tests.virtual_phone.profile import PROFILES
 
-APK = REPOSITORY / f"android_app/target/afd-harness-{__version__}.apk"
+pytestmark = pytest.mark.engine
 
-needs_apk = pytest.mark.skipif(
-    not (APK.is_file() and HOST_JAR.is_file()) or bool(tools_missing()),
-    reason="needs `make apk`, which says what it needs itself",
-)
-pytestmark = needs_apk
+
+@pytest.fixture(scope="module")
+def apk() -> Path:
+    return harness_apk()
+
+
+@dataclass(frozen=True)
+class Session:
+    """A phone on which a run installed the app, and that run.
+
+    Attributes: `installs`, how often it did.
+    """
+
+    phone: VirtualPhone
+    serial: str
+    out: Path
+    installs: int
+
+
+@pytest.fixture(scope="module")
+def session(
+    bench: Bench, adb_server: AdbServer, exports: Path, apk: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Session]:  # fmt: skip
+    folder = tmp_path_factory.mktemp("session")
+    with VirtualPhone("snapdragon-865", folder / "phone") as phone:
+        serial, out = adb_server.connect(phone), folder / "out"
+        bench("run", exports / "corrected", "--device", serial, "--out", out, *SHORT)
+        yield Session(phone, serial, out, phone.state.packages.installs)
 
 
 @pytest.fixture
 def phone(tmp_path: Path) -> Iterator[VirtualPhone]:
+    """Without the app."""
     with VirtualPhone("snapdragon-865", tmp_path / "phone") as phone:
         yield phone
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_the_app_is_installed_and_gives_a_valid_time_with_its_samples(
-    profile: str, bench: Bench, adb_server: AdbServer, corrected: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    with VirtualPhone(profile, tmp_path / "phone") as phone:
-        serial = adb_server.connect(phone)
-        bench("run", corrected, "--device", serial, "--out", out, *SHORT)
-        assert phone.state.packages.installs == 1
-        assert not (phone.root / "data/local/tmp/afd").exists()
-        files = phone.root / f"storage/emulated/0/Android/data/{HARNESS}/files"
-        assert not [path for path in files.rglob("*") if path.is_file()]
+def test_the_app_is_installed_and_gives_a_valid_time_with_its_samples(session: Session) -> None:
+    phone, out = session.phone, session.out
+    assert session.installs == 1
+    assert not (phone.root / "data/local/tmp/afd").exists()
+    files = phone.root / f"storage/emulated/0/Android/data/{HARNESS}/files"
+    assert not [path for path in files.rglob("*") if path.is_file()]
     (case,) = cases(out)
     assert verdict(case) == "VALID", case["reasons"]
     assert case["tool"] == "harness"
@@ -55,17 +73,29 @@ def test_the_app_is_installed_and_gives_a_valid_time_with_its_samples(
     assert log["samples_ms"] == case["samples_ms"][0]
 
 
-def test_an_installed_app_is_not_installed_again_and_another_build_is(
-    bench: Bench, adb_server: AdbServer, phone: VirtualPhone, corrected: Path, tmp_path: Path
+@pytest.mark.parametrize("profile", [name for name in PROFILES if name != "snapdragon-865"])
+def test_the_app_on_other_phones(
+    profile: str, bench: Bench, adb_server: AdbServer, corrected: Path, apk: Path, tmp_path: Path
 ) -> None:
-    serial = adb_server.connect(phone)
-    run = ("run", corrected, "--device", serial, *SHORT, "--repeats", 1)
-    assert phone.state.packages.install(APK) == "Success"
+    with VirtualPhone(profile, tmp_path / "phone") as phone:
+        serial = adb_server.connect(phone)
+        bench("run", corrected, "--device", serial, "--out", tmp_path / "out", *BRIEF)
+        assert phone.state.packages.installs == 1
+    (case,) = cases(tmp_path / "out")
+    assert verdict(case) == "VALID", case["reasons"]
+
+
+def test_an_installed_app_is_not_installed_again_and_another_build_is(
+    session: Session, bench: Bench, corrected: Path, tmp_path: Path
+) -> None:
+    packages = session.phone.state.packages
+    run = ("run", corrected, "--device", session.serial, *BRIEF)
+    before = packages.installs
     bench(*run, "--out", tmp_path / "1")
-    assert phone.state.packages.installs == 1
-    phone.state.packages.path(HARNESS).write_bytes(b"another build")
+    assert packages.installs == before
+    packages.path(HARNESS).write_bytes(b"another build")
     bench(*run, "--out", tmp_path / "2")
-    assert phone.state.packages.installs == 2
+    assert packages.installs == before + 1
 
 
 @pytest.mark.parametrize(
@@ -74,54 +104,53 @@ def test_an_installed_app_is_not_installed_again_and_another_build_is(
         ("wrong-output", "wrong outputs"),
         ("app-killed", "the app ended in the middle of the run"),
         ("app-crash", "crashed at its start"),
-        ("app-hang", "did not answer within 5 s"),
+        ("app-hang", "did not answer within 1 s"),
         ("half-json", "cannot be read"),
     ],
 )
 def test_a_failing_app_is_invalid(
-    fault: str, words: str, bench: Bench, adb_server: AdbServer, phone: VirtualPhone,
-    corrected: Path, tmp_path: Path,
-) -> None:  # fmt: skip
-    serial = adb_server.connect(phone)
-    phone.faults = (fault,)
-    out = tmp_path / "out"
-    bench("run", corrected, "--device", serial, "--out", out, "--time-limit", 5, *SHORT, code=8)
-    (case,) = cases(out)
+    fault: str, words: str, session: Session, bench: Bench, corrected: Path, tmp_path: Path
+) -> None:
+    # Of an app that never answers any limit can be awaited; one that answers is to answer before.
+    limit_s = 1 if fault == "app-hang" else 240
+    session.phone.faults = (fault,)
+    try:
+        bench(
+            "run", corrected, "--device", session.serial, "--out", tmp_path, "--time-limit",
+            limit_s, *BRIEF, code=8,
+        )  # fmt: skip
+    finally:
+        session.phone.faults = ()
+    (case,) = cases(tmp_path)
     assert case["verdict"] == "INVALID" and case["median_ms"] is None
     assert words in case["reasons"][0]
 
 
-def test_a_replay_gives_the_same_results(
-    bench: Bench, adb_server: AdbServer, phone: VirtualPhone, corrected: Path, tmp_path: Path
-) -> None:
-    serial = adb_server.connect(phone)
-    out, again = tmp_path / "out", tmp_path / "again"
-    bench("run", corrected, "--device", serial, "--out", out, *SHORT)
-    (cassette,) = (out / "cassettes").iterdir()
-    bench("replay", cassette, "--out", again)
-    assert cases(again) == cases(out)
+def test_a_replay_gives_the_same_results(session: Session, bench: Bench, tmp_path: Path) -> None:
+    (cassette,) = (session.out / "cassettes").iterdir()
+    bench("replay", cassette, "--out", tmp_path)
+    assert cases(tmp_path) == cases(session.out)
 
 
 def test_no_room_and_another_signature_say_what_to_do(
-    bench: Bench, adb_server: AdbServer, phone: VirtualPhone, corrected: Path, tmp_path: Path
-) -> None:
+    bench: Bench, adb_server: AdbServer, phone: VirtualPhone, corrected: Path, apk: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     serial = adb_server.connect(phone)
-    run = ("run", corrected, "--device", serial, *SHORT)
+    run = ("run", corrected, "--device", serial, *BRIEF)
     phone.faults = ("no-room-for-apps",)
     done = bench(*run, "--out", tmp_path / "1", code=7)
-    assert "INSTALL_FAILED_INSUFFICIENT_STORAGE" in done.stderr and "make room" in done.stderr
+    assert "INSTALL_FAILED_INSUFFICIENT_STORAGE" in done.err and "make room" in done.err
     phone.faults = ()
-    assert phone.state.packages.install(APK) == "Success"
-    other = resigned(APK, tmp_path)
+    assert phone.state.packages.install(apk) == "Success"
+    other = resigned(apk, tmp_path)
     done = bench(*run, "--tool", other, "--out", tmp_path / "3", code=7)
-    assert "INSTALL_FAILED_UPDATE_INCOMPATIBLE" in done.stderr and "adb uninstall" in done.stderr
+    assert "INSTALL_FAILED_UPDATE_INCOMPATIBLE" in done.err and "adb uninstall" in done.err
 
 
-def test_android_refuses_what_is_no_fit_apk(
-    adb_server: AdbServer, tmp_path: Path, phone: VirtualPhone
-) -> None:
+def test_android_refuses_what_is_no_fit_apk(phone: VirtualPhone, apk: Path, tmp_path: Path) -> None:
     (tmp_path / "no.apk").write_bytes(b"no zip at all")
-    with zipfile.ZipFile(APK) as source, zipfile.ZipFile(tmp_path / "bare.apk", "w") as bare:
+    with zipfile.ZipFile(apk) as source, zipfile.ZipFile(tmp_path / "bare.apk", "w") as bare:
         for entry in source.infolist():
             if not entry.filename.startswith("META-INF/"):
                 bare.writestr(entry, source.read(entry))
@@ -130,24 +159,23 @@ def test_android_refuses_what_is_no_fit_apk(
     unsigned = packages.install(tmp_path / "bare.apk")
     assert unsigned.startswith("Failure [INSTALL_PARSE_FAILED_NO_CERTIFICATES")
     phone.profile.properties["ro.product.cpu.abilist"] = "armeabi-v7a,armeabi"
-    assert "INSTALL_FAILED_NO_MATCHING_ABIS" in packages.install(APK)
+    assert "INSTALL_FAILED_NO_MATCHING_ABIS" in packages.install(apk)
     phone.profile.properties["ro.build.version.sdk"] = "25"
-    assert "INSTALL_FAILED_OLDER_SDK" in packages.install(APK)
+    assert "INSTALL_FAILED_OLDER_SDK" in packages.install(apk)
 
 
 def test_backends_of_the_app(
-    bench: Bench, adb_server: AdbServer, phone: VirtualPhone, corrected: Path, tmp_path: Path
+    session: Session, bench: Bench, corrected: Path, tmp_path: Path
 ) -> None:
-    serial = adb_server.connect(phone)
-    out = tmp_path / "out"
     library = tmp_path / "libQnn.so"
     library.write_bytes(b"")
     bench(
-        "run", corrected, "--device", serial, "--backend", "cpu", f"external:{library}",
-        "--out", out, *SHORT,
+        "run", corrected, "--device", session.serial, "--backend", "cpu", f"external:{library}",
+        "--out", tmp_path / "out", *BRIEF,
     )  # fmt: skip
-    assert [verdict(case) for case in cases(out)] == ["VALID", "SKIPPED"]
-    assert "no external delegate" in cases(out)[1]["reasons"][0]
+    found = cases(tmp_path / "out")
+    assert [verdict(case) for case in found] == ["VALID", "SKIPPED"]
+    assert "no external delegate" in found[1]["reasons"][0]
 
 
 def resigned(apk: Path, folder: Path) -> Path:

@@ -80,7 +80,7 @@ def test_fault(
                "--out", out, "--time-limit", limit_s, *BRIEF)  # fmt: skip
         if fault.startswith("unplugged"):
             # A process of its own: adbutils leaves a socket to a phone that is gone open.
-            errors = ended(start_bench(adb_server, *run), code)
+            errors = ended(start_bench(*run, server=adb_server), code)
         else:
             errors = bench(*run, code=code).err
             assert not list((phone.root / "data/local/tmp").iterdir()), "not tidied up"

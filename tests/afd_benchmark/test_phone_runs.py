@@ -193,7 +193,7 @@ def test_resume_repeats_nothing_that_is_finished(
     # Two golden runs and a repeat a case: the cable is pulled in the second case.
     phone.faults = ("unplugged@5",)
     # A process of its own, which the lock names that stays on the phone.
-    assert "--resume" in ended(start_bench(adb_server, *run), 7)
+    assert "--resume" in ended(start_bench(*run, server=adb_server), 7)
     (first,) = cases(out)
     assert verdict(first) == "VALID" and first["threads"] == 1
 
@@ -218,7 +218,7 @@ def test_the_lock_names_its_owner_and_a_dead_one_is_taken_over(
     serial = adb_server.connect(phone)
     run = ("run", corrected, "--device", serial, "--tool", TOOL, *BRIEF)
     phone.faults = ("hang",)
-    first = start_bench(adb_server, *run, "--out", tmp_path / "first")
+    first = start_bench(*run, "--out", tmp_path / "first", server=adb_server)
     wait_for_start(phone, 1)
     owner = (phone.root / FOLDER / "owner").read_text().strip()
     done = bench(*run, "--out", tmp_path / "second", code=7)
@@ -239,8 +239,8 @@ def test_an_interrupted_run_tidies_up_and_keeps_what_is_finished(
     out = tmp_path / "out"
     phone.faults = ("hang@4",)  # in the second case
     process = start_bench(
-        adb_server, "run", corrected, "--device", serial, "--tool", TOOL, "--out", out,
-        "--threads", 1, 2, *BRIEF,
+        "run", corrected, "--device", serial, "--tool", TOOL, "--out", out, "--threads", 1, 2,
+        *BRIEF, server=adb_server,
     )  # fmt: skip
     wait_for_start(phone, 4)
     process.send_signal(how)
@@ -280,12 +280,12 @@ def test_a_restarted_adb_server_is_one_line_and_can_be_resumed(
         run = ("run", corrected, "--device", serial, "--tool", TOOL, "--out", tmp_path / "out",
                *BRIEF)  # fmt: skip
         phone.faults = ("hang@3",)
-        process = start_bench(server, *run)
+        process = start_bench(*run, server=server)
         wait_for_start(phone, 3)
     with running(server):
         assert "--resume" in ended(process, 7).splitlines()[-1]
         server.connect(phone)
-        ended(start_bench(server, *run, "--resume"), 0)
+        ended(start_bench(*run, "--resume", server=server), 0)
     assert [verdict(c) for c in cases(tmp_path / "out")] == ["VALID"]
 
 
@@ -323,7 +323,7 @@ def test_an_adb_server_that_does_not_answer_is_one_line(
 ) -> None:
     # A process of its own: adbutils leaves the socket open.
     process = start_bench(
-        adb_server, "run", corrected, "--device", "x", "--adb-server", "127.0.0.1:1"
+        "run", corrected, "--device", "x", "--adb-server", "127.0.0.1:1", server=adb_server
     )
     errors = ended(process, 7)
     assert "does not answer" in errors and len(errors.splitlines()) == 1

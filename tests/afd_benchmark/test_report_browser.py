@@ -17,8 +17,7 @@ from PIL import Image
 from afd_benchmark.report import render_html
 from tests.afd_benchmark import sample_results as sample
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = pytest.mark.engine
 
 HEIGHT = 2000
 WIDTHS = (1280, 390)
@@ -43,9 +42,11 @@ parent.document.body.dataset.seen = JSON.stringify(seen);
 
 
 def browse(*arguments: str, profile: Path) -> bytes:
-    assert CHROMIUM is not None
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.fail("needs Debian's package chromium: apt-get install chromium", pytrace=False)
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
         "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND",
         f"--user-data-dir={profile}", *arguments,
     ]  # fmt: skip
