@@ -52,3 +52,13 @@ def few_pictures(made_once: Callable[..., Path]) -> Path:
 def corrected(made_once: Callable[..., Path]) -> Path:
     """The shipped checkpoint in all default precisions."""
     return made_once("corrected", lambda folder: export(folder / "out")) / "out"
+
+
+@pytest.fixture(scope="session")
+def squeezenet(made_once: Callable[..., Path]) -> Path:
+    """The shipped checkpoint for SqueezeNet in all default precisions."""
+
+    def make(folder: Path) -> None:
+        export(folder / "out", "--checkpoint", "afd-squeezenet1_1-mobile")
+
+    return made_once("squeezenet", make) / "out"

@@ -17,18 +17,20 @@ SHIPPED = ("afd-mobilenet_v2-mobile", "afd-mobilenet_v2-paper", "afd-squeezenet1
 
 @pytest.fixture(scope="session")
 def shipped(
-    corrected: Path,
     few_pictures: Path,
     export_fused: Callable[..., Path],
     made_once: Callable[..., Path],
+    request: pytest.FixtureRequest,
 ) -> Callable[[str], Path]:
     """The float32 file of a shipped checkpoint."""
+    whole = {SHIPPED[0]: "corrected", SHIPPED[2]: "squeezenet"}
     options = ("--precision", "float32", "--images", few_pictures)
 
     def get(name: str) -> Path:
         file = f"{name}_float32.tflite"
-        if name == SHIPPED[0]:
-            return corrected / file
+        if name in whole:
+            folder: Path = request.getfixturevalue(whole[name])
+            return folder / file
         made = made_once(name, lambda f: export_fused(f / "out", "--checkpoint", name, *options))
         return made / "out" / file
 

@@ -71,6 +71,19 @@ def test_shipped_checkpoint_keeps_the_mobile_budget(corrected: Path) -> None:
     assert manifest["cost"]["afd"]["deployed"]["multiply_adds"] <= 60e6
 
 
+@pytest.mark.parametrize("shipped", ["corrected", "squeezenet"])
+def test_shipped_checkpoints_export_by_default_in_all_precisions(
+    shipped: str, request: pytest.FixtureRequest
+) -> None:
+    manifest = read_manifest(request.getfixturevalue(shipped))
+    files = {f["precision"] for f in manifest["files"] if "precision" in f}
+    assert (files, manifest["not_published"]) == ({"float32", "float16", "int8"}, {})
+    for stage in manifest["parity"]["stages"]:
+        if stage["stage"] != "tflite int8":
+            assert stage["limits"]["max_changed_beyond_error"] == 0
+            assert stage["parity"]["changed_beyond_error"] == []
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_golden_inputs_give_golden_outputs(corrected: Path, precision: str) -> None:
     manifest = read_manifest(corrected)
