@@ -63,7 +63,9 @@ def sha256(path: Path) -> str:
 
 
 def to_json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    """For people and programs. Bytes of file names that are no UTF-8 become JSON's own escapes."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")
 
 
 def versions_of(*packages: str) -> dict[str, str]:

@@ -483,13 +483,10 @@ def _drift(arguments: argparse.Namespace) -> None:
     name = recorded_backbone(checkpoint.backbone, arguments.backbone, what=f"checkpoint {path}")
     backbone = load_backbone(name, tap=arguments.tap or checkpoint.tap)
     module = checkpoint.module if backbone.tap == checkpoint.tap else None
+    out: Path = arguments.out
+    _make_folder(out)
     curves = drift.measure_drift(backbone, module, tqdm(images, unit="picture"))
     maps = drift.drift_maps(backbone, module, read_image(images[0]), QUALITIES)
-    out: Path = arguments.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make folder {out}: {error.strerror}") from error
     content = {
         "checkpoint": path.stem,
         "tap": backbone.tap,
@@ -504,6 +501,14 @@ def _drift(arguments: argparse.Namespace) -> None:
         corrected = "" if curve.mean_after is None else f", corrected {curve.mean_after:.1f}"
         print(f"QF {curve.quality:<3} mean drift {curve.mean_before:.1f} degrees{corrected}")
     print(printable(f"{out}: drift.json, curves.png, maps.png"))
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make folder {out}: {error.strerror}") from error
+    _check_outputs(out / "drift.json")
 
 
 def _as_lists(values: dict[str, Any]) -> dict[str, Any]:

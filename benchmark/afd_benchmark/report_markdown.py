@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from afd_benchmark.report_accuracy import AccuracyReport, match
 from afd_benchmark.report_cases import Row, headline, shown_cases, table_row
 from afd_benchmark.results import Results, Verdict
-from afd_mobile.terminal import printable
+from afd_mobile.terminal import in_markdown
 
 _COLUMNS = (
     "file", "size", "precision", "device", "features", "runtime", "setup", "verdict", "median",
@@ -21,11 +20,12 @@ def render_markdown(results: Sequence[Results], accuracy: Sequence[AccuracyRepor
     cases = shown_cases(results)
     rows = [table_row(shown) for shown in cases if shown.case.verdict is not Verdict.SKIPPED]
     reasons = [
-        f"- {_escaped(s.label)}: {s.case.verdict.value}: {_escaped('; '.join(s.case.reasons))}"
+        f"- {in_markdown(s.label)}: {s.case.verdict.value}: "
+        + in_markdown("; ".join(s.case.reasons))
         for s in cases
         if s.case.verdict is not Verdict.VALID
     ]
-    blocks = [_escaped(headline(cases)), _table(_COLUMNS, map(_cells, rows)), "\n".join(reasons)]
+    blocks = [in_markdown(headline(cases)), _table(_COLUMNS, map(_cells, rows)), "\n".join(reasons)]
     blocks += [
         _table(
             ("file", f"median, {entry.where}", f"top-1, mean of {entry.suite.averaged}"),
@@ -54,10 +54,4 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(_escaped, cells)) + " |"
-
-
-def _escaped(text: str) -> str:
-    """What Markdown shows as it is, on one line: no markup, link, emphasis or formula."""
-    special = r"[\\`*|<>&$]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
-    return re.sub(special, lambda found: f"\\{found[0]}", printable(text))
+    return "| " + " | ".join(map(in_markdown, cells)) + " |"

@@ -12,6 +12,7 @@ from afd_mobile.backbone_names import typed_backbone
 from afd_mobile.command import Parser, one_of, positive, run_command
 from afd_mobile.errors import AfdError, ConversionError, ParityError
 from afd_mobile.resources import DEFAULT_CHECKPOINT
+from afd_mobile.terminal import printable
 
 if TYPE_CHECKING:
     from afd_export.pipeline import ExportResult, Step
@@ -150,7 +151,7 @@ def _export(arguments: argparse.Namespace) -> None:
     result = export(
         request,
         progress=lambda step: None if quiet else print(_line(step), flush=True),
-        notice=lambda line: print(f"note: {line}", file=sys.stderr, flush=True),
+        notice=lambda line: print(printable(f"note: {line}"), file=sys.stderr, flush=True),
     )
     if quiet:
         sys.stdout.write(to_json(result.manifest).decode())
@@ -196,7 +197,7 @@ def _summary(result: ExportResult) -> str:
         if not entry["path"].startswith("golden/")
     ]
     lines.append(f"  {result.folder}/{MANIFEST}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _not_published(result: ExportResult) -> AfdError:

@@ -15,6 +15,7 @@ from afd_export.source import ExportSource
 from afd_export.verify import StageResult
 from afd_mobile.artifacts import Precision, to_json
 from afd_mobile.parity import Limits, Parity
+from afd_mobile.terminal import in_markdown
 
 # Measured: docs/runtimes.md.
 _OTHER_PROCESSORS = [
@@ -89,7 +90,7 @@ def _parity_table(results: list[StageResult], pictures: PictureSet, source: Expo
         f"# Parity of {source.name}",
         "",
         f"Every stage against the multi-branch module in PyTorch, on {len(pictures.verification)} "
-        f"pictures ({pictures.source}; clean and at QF "
+        f"pictures ({in_markdown(pictures.source)}; clean and at QF "
         f"{', '.join(str(q) for q in CONDITIONS if q)}). In brackets: the limit.",
         "",
         *(f"**Note:** {notice}." for notice in source.notices),
@@ -109,7 +110,7 @@ def _parity_table(results: list[StageResult], pictures: PictureSet, source: Expo
             f"| {p.min_cosine:.6f} ({limits.min_cosine:g}) "
             f"| {snr} ({limits.min_snr_db:g}) "
             f"| {_changes(p, limits)} "
-            f"| {pictures.verification[p.worst_picture].label} |"
+            f"| {in_markdown(pictures.verification[p.worst_picture].label)} |"
         )
     return "\n".join([*lines, *_MARGINS]) + "\n"
 

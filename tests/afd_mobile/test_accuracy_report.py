@@ -202,3 +202,13 @@ def test_the_plot_shows_the_figures(report: Report, key: str, part: str) -> None
 
 def test_clean_pictures_alone_can_be_drawn() -> None:
     assert draw([make_report([CLEAN])]).startswith(b"\x89PNG")
+
+
+def test_a_name_breaks_neither_the_table_nor_the_plot() -> None:
+    report = make_report(model="a|b\n<img src=x> $\\frac{$ \x1b[31m")
+    text = markdown_table([report])
+    (heading,) = [line for line in text.splitlines() if "against plain" in line]
+    assert heading.startswith(r"| a\|b\\n\<img src=x\> \$\\frac{\$ \\x1b[31m against plain, 50")
+    assert len(text.splitlines()) == len(markdown_table([make_report()]).splitlines())
+    with Image.open(io.BytesIO(draw([report]))) as image:
+        image.load()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,11 @@ def test_a_manifest_names_no_other_file(tmp_path: Path, recorded: Any) -> None:
         file_of(folder, recorded)
     assert str(folder / "manifest.json") in str(caught.value)
     assert repr(recorded) in str(caught.value)
+
+
+def test_a_file_name_that_is_no_utf8_comes_back_from_json() -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    assert json.loads(to_json({"picture": name, "other": "café"})) == {
+        "picture": name,
+        "other": "café",
+    }
