@@ -11,10 +11,8 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +20,16 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from afd_benchmark.cli import main
 from afd_benchmark.file_cost import cost_of_file
 from afd_benchmark.latency_stats import ratio_with_interval
 from afd_benchmark.results import read_results, write_results
 from tests.afd_benchmark import sample_results as sample
-from tests.afd_benchmark.conftest import cases, small_graph, verdict, write_export
+from tests.afd_benchmark.conftest import afd_bench as bench
+from tests.afd_benchmark.conftest import cases, ended, small_graph, start_bench, verdict
 from tests.afd_export.tflite_graphs import Fed, Stored, single
-from tests.commands import Outcome, exit_code_of
+from tests.commands import Outcome
 
 LOGS = Path(__file__).parent / "logs"
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 CORES = len(os.sched_getaffinity(0))
 QUICK = ("--repeats", 3, "--runs", 3, "--min-secs", 0)
 # A time with its interval, as a finished case is printed.
@@ -40,29 +37,10 @@ TIMED = re.compile(r" [mµ]s (\[|no interval)")
 BRIEF = ("--repeats", 1, "--runs", 1, "--min-secs", 0)
 
 
-def bench(*arguments: object, code: int = 0) -> Outcome:
-    """`afd-bench ARGUMENTS` in this process; an error is one line."""
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-        found = exit_code_of(main, "afd-bench", *arguments)
-    done = Outcome(found, out.getvalue(), err.getvalue())
-    assert done.code == code, done
-    if code:
-        assert "error: " in done.err.splitlines()[-1]
-    return done
-
-
 def undisturbed(case: dict[str, Any]) -> str:
     """The case's verdict, but for what a busy machine does to it."""
     calm = [r for r in case["reasons"] if "own speed fell" not in r]
     return verdict(case | {"reasons": calm})
-
-
-@pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exports")
-    write_export(folder / "corrected", "corrected", small_graph(24))
-    write_export(folder / "plain", "plain", small_graph(16))
-    return folder
 
 
 # --- run ------------------------------------------------------------------------------------------
@@ -254,31 +232,30 @@ def alive(process: int) -> bool:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
 def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_worker(
-    exports: Path, tmp_path: Path
+    two: Path, exports: Path, tmp_path: Path
 ) -> None:
+    """The first of two files is finished; the second would take a minute."""
+    results = read_results(two)
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "afd_benchmark.cli", "run", str(exports), "--out", str(out),
-         "--repeats", "1", "--runs", "1", "--min-secs", "1"],
-        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    out.mkdir()
+    settings = results.settings | {"min_secs": "60.0"}
+    begun = replace(results, cases=results.cases[:1], settings=settings, finished_at=None)
+    write_results(out / "results.json", begun)
+    process = start_bench("run", exports, "--out", out, *BRIEF, "--min-secs", 60, "--resume")
     try:
-        wait_until(lambda: (out / "results.json").exists() and cases(out))
         wait_until(lambda: children(process))
         workers = children(process)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        errors = ended(process, 130)
     finally:
         process.kill()
-        process.communicate()
-    assert process.returncode == 130
     assert errors == "afd-bench: interrupted; nothing is half-written\n"
     assert [case["file"] for case in cases(out)] == ["corrected_float32.tflite"]
     assert read_results(out).finished_at is None
@@ -357,16 +334,13 @@ def test_parse_several_logs() -> None:
     assert len(runs) >= 3 and all(run["inference_avg_ms"] > 0 for run in runs)
 
 
-def test_parse_standard_input() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "afd_benchmark.cli", "parse", "-", "--json"],
-        input=(LOGS / "tflite_gpu.txt").read_bytes(), capture_output=True, timeout=60, check=True,
-        env=ENVIRONMENT,
-    )  # fmt: skip
-    assert json.loads(done.stdout) == json.loads(
-        bench("parse", LOGS / "tflite_gpu.txt", "--json").out
-    )
-    assert json.loads(done.stdout)[0]["backend"] == "gpu"
+def test_parse_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = LOGS / "tflite_gpu.txt"
+    with log.open(encoding="utf-8") as text:
+        monkeypatch.setattr("sys.stdin", text)
+        out = bench("parse", "-", "--json").out
+    assert json.loads(out) == json.loads(bench("parse", log, "--json").out)
+    assert json.loads(out)[0]["backend"] == "gpu"
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -556,9 +530,6 @@ def test_help_names_the_exit_codes(command: list[str]) -> None:
 
 
 def test_the_version_and_the_module_itself() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "afd_benchmark.cli", "--version"], capture_output=True, text=True,
-        env=ENVIRONMENT,
-        timeout=60, check=True,
-    )  # fmt: skip
-    assert done.stdout == bench("--version").out and done.stdout.startswith("afd-mobile ")
+    process = start_bench("--version")
+    output, _ = process.communicate(timeout=600)
+    assert output == bench("--version").out and output.startswith("afd-mobile ")
