@@ -194,10 +194,18 @@ def _litert(path: Path) -> tuple[_Run, _Shape, _Shape]:
 
 
 def _onnxruntime(path: Path) -> tuple[_Run, _Shape, _Shape]:
+    import onnx
     import onnxruntime
+    from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
     try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        # onnxruntime reads them from wherever the file says; an export has none.
+        tensors = _get_all_tensors(onnx.load(path, load_external_data=False))
+        if any(map(uses_external_data, tensors)):
+            raise ValueError("its weights lie in other files")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # it raises what it would log, in colours, with names
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own errors share no base class
         raise InputError(f"{path} is no ONNX model that onnxruntime runs: {error}") from error
     given, result = session.get_inputs()[0], session.get_outputs()[0]

@@ -41,6 +41,14 @@ def refusal(path: Path) -> str:
     return message
 
 
+@pytest.mark.parametrize("path", ["../0_input.bin", "/etc/passwd"])
+@pytest.mark.parametrize("key", ["input", "outputs"])
+def test_golden_pictures_of_another_folder_are_refused(plain: Path, key: str, path: str) -> None:
+    other = path if key == "input" else dict.fromkeys(("float32", "int8"), path)
+    edit(plain, lambda manifest: manifest["golden"][0].update({key: other}))
+    assert f"names '{path}', which is no file of its folder" in refusal(plain)
+
+
 # --- what there is --------------------------------------------------------------------------------
 
 

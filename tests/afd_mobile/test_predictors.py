@@ -122,6 +122,37 @@ def write_export(
     return path
 
 
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "link.bin"])
+@pytest.mark.parametrize("kind", ["initializer", "constant"])
+def test_an_onnx_file_reads_no_other_file(tmp_path: Path, location: str, kind: str) -> None:
+    model = onnx.load_from_string(channel_means())
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3])
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=location)
+    if kind == "initializer":
+        model.graph.initializer.append(weight)
+    else:
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=weight))
+    model.graph.node[-1].output[0] = "means"
+    model.graph.node.append(helper.make_node("Add", ["means", "w"], ["logits"]))
+    (tmp_path / "secret.bin").write_bytes(np.arange(3, dtype=np.float32).tobytes())
+    path = write_export(tmp_path / "export", content=model.SerializeToString())
+    (path.parent / "link.bin").symlink_to("../secret.bin")
+    with pytest.raises(InputError, match=r"means\.onnx .*its weights lie in other files"):
+        open_predictor(str(path), CPU)
+
+
+@pytest.mark.parametrize("recorded", ["../means.tflite", "/tmp/means.tflite", "link.tflite"])
+def test_a_manifest_leads_to_no_other_folder(tmp_path: Path, recorded: str) -> None:
+    folder = tmp_path / "export"
+    entry = {"path": recorded, "sha256": "0", "precision": "float32"}
+    write_export(folder, lambda m: m["files"].append(entry))
+    (tmp_path / "means.tflite").touch()
+    (folder / "link.tflite").symlink_to("../means.tflite")
+    with pytest.raises(InputError, match=f"names '{recorded}', which is no file of its folder"):
+        open_predictor(str(folder), CPU)
+
+
 @pytest.mark.parametrize("input_range", ["rgb255", "normalized"])
 def test_an_exported_file_is_fed_as_its_manifest_says(tmp_path: Path, input_range: str) -> None:
     path = write_export(tmp_path, lambda m: m.update(input_range=input_range))
