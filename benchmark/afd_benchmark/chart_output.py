@@ -105,7 +105,8 @@ def inline_svg(figure: Any, name: str, title: str) -> str:
         name: unique in the page; every id starts with it.
         title: what a reader who cannot see the picture is told.
     """
-    root = ElementTree.fromstring(_save(figure, "svg", metadata=_NO_METADATA, transparent=True))
+    svg = _save(figure, "svg", metadata=_NO_METADATA, transparent=True)
+    root = ElementTree.fromstring(svg)  # noqa: S314 - matplotlib has just written it
     for element in root.iter():
         element.tag = _local(element.tag)
         element.attrib = {
