@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import shlex
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import adbutils
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from afd_benchmark.adb import Phone, ShellOutput
+from afd_benchmark.phone_facts import read_device
 from tests.afd_export.tflite_graphs import Fed, Graph, Stored
 from tests.virtual_phone import phone as phone_module
 from tests.virtual_phone.adb_protocol import (
@@ -249,6 +252,63 @@ def test_folders_modes_and_listings(shared: Connected, tmp_path: Path) -> None:
     assert not shared.device.sync.exists("/data/local/tmp/nothing")
     assert shared.adb("pull", "/data/local/tmp/d", str(tmp_path / "back")).returncode == 0
     assert (tmp_path / "back/e/f.sh").read_text() == "echo ran\n"
+
+
+# --- the daemon's own shell -----------------------------------------------------------------------
+
+
+def asked_of_a_phone() -> list[str]:
+    """What `afd-bench` asks to learn what a phone is, and how it is."""
+    commands = []
+
+    class Silent:
+        serial, now_s = "silent", 0.0
+
+        def shell(self, command: Sequence[str] | str, *, timeout_s: float = 0) -> ShellOutput:
+            commands.append(command if isinstance(command, str) else shlex.join(command))
+            return ShellOutput(0, "", "")
+
+    read_device(cast(Phone, Silent()))
+    return commands
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *asked_of_a_phone(),
+        "mkdir /data/s && echo 'o wner, 1' > /data/s/f; cat /data/s/f; ls /data/s; rm -r /data/s",
+        "cat /data/none /proc/version; ls /data/none; ls -d /data/local/tmp; ls /data",
+        "rm /data/none; rm -f /data/none; rm /data; rm -rf /data/none; mkdir /data; mkdir -p /data",
+        "chmod 644 /data/none; sha256sum /proc/version /data/none; ls /data/none 2>/dev/null",
+        "echo hi > /none/x || echo no; cat /data && echo no; mkdir /a/b || echo a; mkdir /a/b/c",
+        """echo a"b $(echo 'c  d')e'f" 'g"h'$(echo  i j )k; echo 'it'"'"'s' 2> /dev/null""",
+        "for x in a b; do echo $x; done; echo $x; echo; echo ''",
+        'for x in /sys/class/thermal/thermal_zone*; do echo ${x##*/} "${x##/*cla}"; done',
+        "echo *; echo '*' \"/s\"*; echo /none* a2>/dev/null; echo 2 2>/dev/null $none",
+        "settings get global q && echo yes; pm path x || pidof x || echo none\necho $(pidof x)end",
+        "am start -n a/.b; taskset 100 am x; taskset 1 am x; df -k /data; logcat -d -s 'X:*'",
+    ],
+)
+def test_it_answers_as_the_host_s(shared: Connected, command: str) -> None:
+    assert shared.phone.answers(command) and not shared.phone.answers(f": ; {command}")
+    own, host_s = shared.shell(command), shared.shell(f": ; {command}")
+    assert (own.returncode, own.stdout) == (host_s.returncode, host_s.stdout)
+    pid = r"(?<=failed to set )\d+"
+    assert re.sub(pid, "N", own.stderr) == re.sub(pid, "N", host_s.stderr)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "", "ls | wc", "a=b", "echo `ls`", "echo $((1))", "ls &", "(ls)", "ls -l", "cat", "cat <x",
+        "ls >&2", "if ls; then ls; fi", "frobnicate", "echo $(frobnicate)", "echo \\\\n", "echo 'x",
+        "for x in a; do", "for x in a; do ls", "ls &&", "ls ;;", "&& ls", "echo ${x%y}",
+        "date", "taskset 1 sh", "$x", "/data/local/tmp/none", "echo ~", "for x; do ls; done",
+        "ls\\", "echo -n x",
+    ],
+)  # fmt: skip
+def test_what_is_for_the_host_s(shared: Connected, command: str) -> None:
+    assert not shared.phone.answers(command)
 
 
 def test_what_is_not_there_or_not_writable(shared: Connected, tmp_path: Path) -> None:

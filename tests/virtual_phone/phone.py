@@ -119,6 +119,10 @@ class VirtualPhone:
     def faults(self, texts: Sequence[str]) -> None:
         self.state.set_faults(texts)
 
+    def answers(self, command: str) -> bool:
+        """Whether it takes no shell of the host's."""
+        return self._shell.read(command) is not None
+
     def plug_in(self) -> None:
         """After the faults `unplugged` and `unplugged-in-push`."""
         assert self._loop is not None and self._server is not None
@@ -201,7 +205,7 @@ class VirtualPhone:
             self.state.commands.append(rest)
         self.state.write_files()
         v2, terminal = "v2" in options, "pty" in options
-        if rest and (program := self._shell.read(rest)) is not None:
+        if (program := self._shell.read(rest)) is not None:
             answer = partial(answer_v2, terminal=terminal) if v2 else answer_plain
             return partial(answer, program=program)
         self._install()

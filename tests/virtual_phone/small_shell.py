@@ -226,6 +226,8 @@ class SmallShell:
             self._check(script)
         except RefusedError:
             return None
+        if not script:  # commands come on stdin
+            return None
 
         async def program(out: Write, err: Write) -> int:
             shown = [OutputFilter(self._state.tree), OutputFilter(self._state.tree)]
