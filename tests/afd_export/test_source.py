@@ -1,0 +1,63 @@
+"""What is exported, and under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from afd_export.pipeline import ExportRequest
+from afd_export.source import find_source
+from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.backbone_names import Factory
+from afd_mobile.checkpoint import Checkpoint, save_checkpoint
+from afd_mobile.errors import InputError
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., str]:
+    """A checkpoint for the tiny classifier: its path."""
+
+    def write(name: str = "mine", backbone: str = "tinynet:make") -> str:
+        path = tmp_path / f"{name}.safetensors"
+        module = AfdModule(AfdConfig.preset("mobile", channels=16, stride=2, activation="relu"))
+        save_checkpoint(path, Checkpoint(module, backbone, "act1", {}))
+        return str(path)
+
+    return write
+
+
+def test_a_factory_that_a_checkpoint_names_runs_only_if_it_was_typed(
+    save: Callable[..., str], make_request: Callable[..., ExportRequest]
+) -> None:
+    path = save()
+    with pytest.raises(InputError, match=f"{path} names code to run, tinynet:make, .* --backbone"):
+        find_source(make_request(checkpoint=path, backbone=None))
+    source = find_source(make_request(checkpoint=path, backbone=Factory("tinynet:make")))
+    assert source.backbone.name == "tinynet:make"
+
+
+def test_another_factory_than_the_typed_one_is_refused(
+    save: Callable[..., str], make_request: Callable[..., ExportRequest]
+) -> None:
+    path = save(backbone="payload:go")
+    with pytest.raises(InputError, match=f"{path} is for backbone payload:go, not tinynet:make"):
+        find_source(make_request(checkpoint=path))
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("afd-mobilenet_v2.best, v1.2", "afd-mobilenet_v2.best, v1.2"),
+        ("größe-e\u0301-\u732b", "größe-e\u0301-\u732b"),
+        ("a|b\n`c`\x1b[31m", "a.b..c...31m"),
+        ('"$(x)"', "...x.."),
+        ("caf\udce9", "caf."),
+    ],
+)
+def test_an_export_is_named_by_what_means_nothing_in_paths_markdown_and_code(
+    stem: str, name: str, save: Callable[..., str], make_request: Callable[..., ExportRequest]
+) -> None:
+    source = find_source(make_request(checkpoint=save(stem)))
+    assert source.name == f"{name}-random-weights"
