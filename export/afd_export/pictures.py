@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,19 +75,29 @@ def load_pictures(folder: Path | None, size: int) -> PictureSet:
 
 
 def surest(pictures: list[Picture], logits: NDArray[np.float32]) -> list[int]:
-    """Indices of the 16 pictures, in all their conditions, whose classes the network is surest of.
+    """Indices of the 16 crops, in all their conditions, whose classes the network is surest of.
 
-    On the others many a changed top-1 would be the toss of a coin. Agreement on these flatters.
+    On the others many a changed top-1 would be the toss of a coin; agreement on these flatters.
+    First come every photograph's surest crop, then the second ones: the crops of one photograph
+    are often of one class, and a stage that always gave that class would do well on them.
 
     Args:
-        logits: (N, classes) of the network that is exported; a picture counts by its smallest
+        pictures: of `scikit_image_crops`, in all conditions.
+        logits: (N, classes) of the network that is exported; a crop counts by its smallest
             margin over the runner-up in any condition.
     """
     best_two = np.partition(logits, -2, axis=1)[:, -2:]
     margins: dict[str, float] = {}
     for picture, margin in zip(pictures, best_two[:, 1] - best_two[:, 0], strict=True):
         margins[picture.name] = min(float(margin), margins.get(picture.name, np.inf))
-    chosen = sorted(margins, key=lambda name: (-margins[name], name))[:_SUREST]
+    by_margin = sorted(margins, key=lambda crop: (-margins[crop], crop))
+    seen: Counter[str] = Counter()
+    ranks: dict[str, int] = {}
+    for crop in by_margin:
+        photograph, _, _ = crop.rpartition("-")
+        ranks[crop] = seen[photograph]
+        seen[photograph] += 1
+    chosen = sorted(by_margin, key=lambda crop: ranks[crop])[:_SUREST]
     return [i for i, picture in enumerate(pictures) if picture.name in chosen]
 
 

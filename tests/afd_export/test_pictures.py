@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from afd_export.pictures import (
@@ -81,30 +83,51 @@ def test_a_small_folder_calibrates_on_what_it_verifies(tmp_path: Path, count: in
     assert len(seen) == len(set(seen)) == 4 * count
 
 
-def test_the_surest_pictures_are_those_of_the_exported_network() -> None:
-    rgb = np.zeros((8, 8, 3), np.uint8)
-    qualities = (None, 7)
-    pictures = [Picture(f"{n:02d}", q, rgb) for n in range(20) for q in qualities]
-    logits = np.zeros((40, 5), np.float32)
-    # Clean, picture 0 has the largest margin; at QF 7 it is a toss-up, and that counts.
+RGB = np.zeros((8, 8, 3), np.uint8)
+
+
+def crops_and_margins(
+    margin: Callable[[int], float], *, photographs: int, crops: int
+) -> tuple[list[Picture], NDArray[np.float32]]:
+    """Crops, clean and at QF 7, and logits; clean, all margins are large."""
+    pictures = [
+        Picture(f"photo-{p}-{c}", quality, RGB)
+        for p in range(photographs)
+        for c in range(crops)
+        for quality in (None, 7)
+    ]
+    logits = np.zeros((len(pictures), 5), np.float32)
     for index, picture in enumerate(pictures):
-        number = int(picture.name)
-        logits[index, number % 5] = 100 - number if picture.quality is None else 1 + number
+        logits[index, index % 5] = 100 if picture.quality is None else margin(index // 2)
+    return pictures, logits
+
+
+def names(pictures: list[Picture], indices: list[int]) -> set[str]:
+    return {pictures[i].name for i in indices}
+
+
+def test_the_surest_crops_are_those_of_the_exported_network() -> None:
+    pictures, logits = crops_and_margins(lambda n: 1.0 + n, photographs=20, crops=1)
     chosen = surest(pictures, logits)
-    assert len(chosen) == 16 * len(qualities)
-    assert {pictures[i].name for i in chosen} == {f"{n:02d}" for n in range(4, 20)}
-    assert chosen == sorted(chosen)
-    # Another network, other pictures.
-    assert {pictures[i].name for i in surest(pictures, logits[::-1])} == {
-        f"{n:02d}" for n in range(16)
-    }
+    assert chosen == sorted(chosen) and len(chosen) == 16 * 2
+    assert names(pictures, chosen) == {f"photo-{p}-0" for p in range(4, 20)}
+    # Another network, other crops.
+    pictures, logits = crops_and_margins(lambda n: 21.0 - n, photographs=20, crops=1)
+    assert names(pictures, surest(pictures, logits)) == {f"photo-{p}-0" for p in range(16)}
+
+
+def test_every_photograph_has_its_surest_crops_among_them() -> None:
+    # The last photograph's crops have the largest margins, and within each the last crop.
+    pictures, logits = crops_and_margins(lambda n: 1.0 + n, photographs=7, crops=4)
+    expected = {f"photo-{p}-{c}" for p in range(7) for c in (2, 3)} | {"photo-6-1", "photo-5-1"}
+    assert names(pictures, surest(pictures, logits)) == expected
 
 
 def test_equal_margins_are_chosen_by_name() -> None:
-    rgb = np.zeros((8, 8, 3), np.uint8)
-    pictures = [Picture(f"{n:02d}", None, rgb) for n in reversed(range(20))]
-    chosen = surest(pictures, np.zeros((20, 3), np.float32))
-    assert {pictures[i].name for i in chosen} == {f"{n:02d}" for n in range(16)}
+    pictures, logits = crops_and_margins(lambda _: 1.0, photographs=20, crops=1)
+    expected = set(sorted({p.name for p in pictures})[:16])
+    assert names(pictures, surest(pictures, logits)) == expected
+    assert names(pictures[::-1], surest(pictures[::-1], logits[::-1])) == expected
 
 
 def test_pictures_in_subfolders_are_named_by_their_path(tmp_path: Path) -> None:
