@@ -388,7 +388,7 @@ def test_by_hand(adb_server: AdbServer) -> None:
     assert b"connected" in adb_server.adb("connect", f"127.0.0.1:{port}").stdout
     battery = adb_server.adb("-s", f"127.0.0.1:{port}", "shell", "dumpsys battery").stdout
     daemon.terminate()
-    assert daemon.wait(timeout=10) == 0
+    assert daemon.wait(timeout=60) == 0
     daemon.stdout.close()
     assert b"level: 9\n" in battery
     assert not Path(folder).exists()

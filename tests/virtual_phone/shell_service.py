@@ -18,7 +18,8 @@ from tests.virtual_phone.small_shell import Program, Write
 _PACKET = struct.Struct("<BI")
 _STDIN, _STDOUT, _STDERR, _EXIT, _CLOSE_STDIN = range(5)
 _CHUNK = 1 << 16
-_GRACE_S = 0.5
+# `adb exec-in` leaves after its last byte, which the command may still have to read.
+_GRACE_S = 30.0
 
 
 async def run_plain(
@@ -33,7 +34,8 @@ async def run_plain(
             await stdin.drain()
         stdin.close()
 
-    await _attend(stream, process, [_pump(process.stdout, stream.write, tree)], feed)
+    pumps = [_pump(process.stdout, stream.write, tree)]
+    await _attend(stream, process, pumps, feed, grace_s=_GRACE_S)
 
 
 async def run_v2(
@@ -59,7 +61,7 @@ async def run_v2(
     pumps = [_pump(process.stdout, _writer(stream, _STDOUT), tree)]
     if not terminal:
         pumps.append(_pump(process.stderr, _writer(stream, _STDERR), tree))
-    code = await _attend(stream, process, pumps, feed)
+    code = await _attend(stream, process, pumps, feed, grace_s=0)
     # As a shell says it of its child: 128 plus the signal.
     await _writer(stream, _EXIT)(bytes([code if code >= 0 else 128 - code]))
 
@@ -113,8 +115,13 @@ async def _attend(
     process: Process,
     pumps: Sequence[Awaitable[None]],
     feed: Callable[[asyncio.StreamWriter], Awaitable[None]],
+    *,
+    grace_s: float,
 ) -> int:
     """The exit code, once the command's output has ended.
+
+    Args:
+        grace_s: how long the command may go on once the host has left.
 
     Raises:
         ConnectionError: the host closed the stream; the command and its children are dead then.
@@ -125,8 +132,7 @@ async def _attend(
     gone: asyncio.Future[Any] = asyncio.ensure_future(stream.closed.wait())
     try:
         await asyncio.wait([output, gone], return_when=asyncio.FIRST_COMPLETED)
-        # What comes before the host's leave still counts: `adb exec-in` leaves after its last byte.
-        await asyncio.wait([output], timeout=_GRACE_S)
+        await asyncio.wait([output], timeout=grace_s)
         if not output.done() or output.exception() is not None:
             raise ConnectionResetError("stream closed by the host")
         return await process.wait()
