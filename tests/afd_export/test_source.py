@@ -53,7 +53,6 @@ def test_another_factory_than_the_typed_one_is_refused(
         ("größe-e\u0301-\u732b", "größe-e\u0301-\u732b"),
         ("a|b\n`c`\x1b[31m", "a.b..c...31m"),
         ('"$(x)"', "...x.."),
-        ("caf\udce9", "caf."),
     ],
 )
 def test_an_export_is_named_by_what_means_nothing_in_paths_markdown_and_code(
