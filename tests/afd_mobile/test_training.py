@@ -210,7 +210,7 @@ def test_a_state_of_another_start_is_refused(
 def test_a_state_of_other_pictures_is_refused(
     tmp_path: Path, photos: Path, mobilenet: Backbone, finished: Finished
 ) -> None:
-    """Of the same names and sizes; the same ones elsewhere are accepted."""
+    """Of the same names, that is; the same ones elsewhere are accepted."""
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(photos, elsewhere)
 
@@ -219,11 +219,11 @@ def test_a_state_of_other_pictures_is_refused(
         next(train(module, mobilenet, images, SETTINGS, finished[0], resume=True))
 
     resume()
-    first = elsewhere / "0.png"
-    size = first.stat().st_size
-    Image.fromarray(255 - read_image(first)).save(first, "BMP")  # decodes, whatever its name
-    first.write_bytes(first.read_bytes()[:size].ljust(size, b"\0"))
-    with pytest.raises(InputError):
+    first, second = elsewhere / "0.png", elsewhere / "1.png"
+    contents = first.read_bytes(), second.read_bytes()
+    second.write_bytes(contents[0])
+    first.write_bytes(contents[1])
+    with pytest.raises(InputError, match="of another run: --images holds other pictures; give"):
         resume()
 
 
