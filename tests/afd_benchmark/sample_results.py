@@ -222,7 +222,16 @@ def hostile_run() -> Results:
         profiled=1,
     )  # fmt: skip
     device = Device(
-        HOSTILE, "phone", HOSTILE, "小米\x07", HOSTILE, HOSTILE, [HOSTILE], [], HOSTILE, None,
+        HOSTILE,
+        "phone",
+        HOSTILE,
+        "小米\x07",
+        HOSTILE,
+        HOSTILE,
+        [HOSTILE],
+        [],
+        HOSTILE,
+        None,
         [HOSTILE],
     )
     return results([device], [case])
