@@ -48,20 +48,27 @@ def test_on_this_host(corrected: Path, tmp_path: Path) -> None:
 
 
 def test_on_three_phones_at_once(corrected: Path, tmp_path: Path, adb_server: AdbServer) -> None:
+    """One file on all of them, and the other precisions on the first."""
+    files = {path.stem.rpartition("_")[2]: path for path in corrected.glob("*.tflite")}
+    options = ("--tool", TOOL, *BRIEF)
     with ExitStack() as stack:
         serials = [
             adb_server.connect(stack.enter_context(VirtualPhone(name, tmp_path / name)))
             for name in PROFILES
         ]
         found = run(
-            tmp_path / "out", corrected, "--device", *serials, "--tool", TOOL, *BRIEF,
-            server=adb_server,
-        )  # fmt: skip
+            tmp_path / "1", files.pop("float32"), "--device", *serials, *options, server=adb_server
+        )
+        found += run(
+            tmp_path / "2", *files.values(), "--device", serials[0], *options, server=adb_server
+        )
         for serial in serials:
             adb_server.adb("disconnect", serial)
-    assert [(c["device"], c["precision"]) for c in found] == [
-        (serial, precision) for serial in serials for precision in ("float16", "float32", "int8")
-    ]
+    assert {(c["device"], c["precision"]) for c in found} == {
+        *((serial, "float32") for serial in serials),
+        (serials[0], "float16"),
+        (serials[0], "int8"),
+    }
     for case in found:
         assert verdict(case) == "VALID", case["reasons"]
         assert case["golden"]["pictures"] == 6 and case["golden"]["violations"] == []
