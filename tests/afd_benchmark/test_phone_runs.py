@@ -64,7 +64,7 @@ def session(
             "run", targets / "corrected", "--against", targets / "plain", "--device", serial,
             "--tool", TOOL, "--backend", "cpu", "gpu", "--profile", "--out", session.out, *SHORT,
         )  # fmt: skip
-        adb_server.adb("disconnect", serial)
+        adb_server.disconnect(serial)
         shutil.rmtree(targets)  # a replay needs none
         yield session
 
@@ -197,9 +197,8 @@ def test_resume_repeats_nothing_that_is_finished(
     (first,) = cases(out)
     assert verdict(first) == "VALID" and first["threads"] == 1
 
-    adb_server.wait_for_state(serial, "offline", "gone")
     phone.plug_in()
-    adb_server.adb("disconnect", serial)
+    adb_server.disconnect(serial)
     adb_server.connect(phone)
     started = len(phone.invocations)
     bench(*run, "--resume")
@@ -264,7 +263,7 @@ def test_one_phone_that_fails_does_not_stop_the_others(
             "run", corrected, "--device", good, *bad, "--tool", TOOL, "--out", out, *BRIEF, code=7
         )
         for serial in bad:
-            adb_server.adb("disconnect", serial)
+            adb_server.disconnect(serial)
     assert [(c["device"], verdict(c)) for c in cases(out)] == [(good, "VALID")]
     for serial in bad:
         assert serial in done.err

@@ -78,7 +78,7 @@ class Connected:
 
     def plug_in(self) -> None:
         self.phone.plug_in()
-        self.server.adb("disconnect", self.serial)  # it would come back by itself, some time
+        self.server.disconnect(self.serial)  # it would come back by itself, some time
         self.server.connect(self.phone)
 
     def adb(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:

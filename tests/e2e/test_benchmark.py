@@ -63,7 +63,7 @@ def test_on_three_phones_at_once(corrected: Path, tmp_path: Path, adb_server: Ad
             tmp_path / "2", *files.values(), "--device", serials[0], *options, server=adb_server
         )
         for serial in serials:
-            adb_server.adb("disconnect", serial)
+            adb_server.disconnect(serial)
     assert {(c["device"], c["precision"]) for c in found} == {
         *((serial, "float32") for serial in serials),
         (serials[0], "float16"),

@@ -76,15 +76,20 @@ class AdbServer:
             connecting.wait()
         return serial
 
+    def disconnect(self, serial: str) -> None:
+        """`adb disconnect`, until the server lists it no more."""
+        self.adb("disconnect", serial)
+        self.wait_for_state(serial, "gone")
+
     def wait_for_state(self, serial: str, *states: str) -> str:
-        """One of the states, as `adb devices` lists them.
+        """One of the states, as `adb devices` lists them, or gone.
 
         Raises:
             TimeoutError: none of them came.
         """
         deadline = time.monotonic() + _DEADLINE_S
         while time.monotonic() < deadline:
-            found = {d.serial: d.state for d in self.client.list()}.get(serial)
+            found = {d.serial: d.state for d in self.client.list()}.get(serial, "gone")
             if found in states:
                 return str(found)
             time.sleep(0.05)
