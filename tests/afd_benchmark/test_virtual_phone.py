@@ -304,7 +304,7 @@ def test_it_answers_as_the_host_s(shared: Connected, command: str) -> None:
         "ls >&2", "if ls; then ls; fi", "frobnicate", "echo $(frobnicate)", "echo \\\\n", "echo 'x",
         "for x in a; do", "for x in a; do ls", "ls &&", "ls ;;", "&& ls", "echo ${x%y}",
         "date", "taskset 1 sh", "$x", "/data/local/tmp/none", "echo ~", "for x; do ls; done",
-        "ls\\", "echo -n x",
+        "ls\\", "echo -n x", "ls /x >$(wc)",
     ],
 )  # fmt: skip
 def test_what_is_for_the_host_s(shared: Connected, command: str) -> None:
