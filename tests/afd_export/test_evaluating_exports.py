@@ -23,7 +23,7 @@ from afd_mobile.degrade import CLEAN, Condition
 from afd_mobile.errors import InputError
 from afd_mobile.evaluation import Outcomes, evaluate, labelled_pictures
 from afd_mobile.predictors import Predictor, open_predictor, plain_predictor
-from tests.afd_export.conftest import Exported, export_here
+from tests.afd_export.conftest import Exported, export_here, write_pictures
 
 CPU = torch.device("cpu")
 TINYNET = "tinynet:make"
@@ -44,9 +44,14 @@ def normalized(
     checkpoint: Path, tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
     """The checkpoint as files that are fed with normalised pictures."""
-    out = tmp_path_factory.mktemp("normalized") / "mine"
+    folder = tmp_path_factory.mktemp("normalized")
+    write_pictures(folder / "few", 2)
+    out = folder / "mine"
     options = ("--input", "normalized", "--precision", "float16", "float32", "--backbone", TINYNET)
-    done = export_here("--fuse", "--checkpoint", checkpoint, *options, "--out", out, cwd=tiny_dir)
+    done = export_here(
+        "--fuse", "--checkpoint", checkpoint, *options,
+        "--images", folder / "few", "--out", out, cwd=tiny_dir,
+    )  # fmt: skip
     assert done.code == 0, done.err
     return Exported(out, done.out, done.err)
 

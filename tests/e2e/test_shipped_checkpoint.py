@@ -54,13 +54,14 @@ def test_the_correction_gains_and_leaves_clean_pictures_alone(
 ) -> None:
     model = open_predictor(str(corrected), CPU)
     wnids = [wnid for wnid, _ in imagenet_classes()]
-    pictures = labelled_pictures(photographs, wnids, labels_from="ImageNet", limit=250)
+    pictures = labelled_pictures(photographs, wnids, labels_from="ImageNet", limit=125)
     conditions = [CLEAN, *(Condition(quality=q) for q in (QUALITIES[0], QUALITIES[-1]))]
     *_, outcomes = evaluate(model, plain_predictor(model, CPU), pictures, conditions, workers=1)
-    assert isinstance(outcomes, Outcomes) and len(outcomes.keys) == 250
+    assert isinstance(outcomes, Outcomes) and len(outcomes.keys) == 125
     gain = outcomes.top1.sum(axis=0, dtype=int) - outcomes.reference_top1.sum(axis=0, dtype=int)
-    assert gain[0] >= -1  # 0.4 points
-    assert (gain[1:] > 0).all(), gain
+    # On all 500: 0, 37 and 74 more right.
+    assert gain[0] >= -1
+    assert (gain[1:] >= [2, 8]).all(), gain
 
 
 def test_shipped_checkpoint_keeps_the_mobile_budget(corrected: Path) -> None:
