@@ -37,9 +37,10 @@ _MARGINS = [
     "Top-1 changed: pictures for which the stage has another best class. Between two classes that "
     "are all but equally likely any rounding may decide for the other, so each is judged by the "
     "reference's margin, its best logit less that of the stage's best class. A picture's usual "
-    "shift is how far the stage moved the five next best classes against the best (their median); "
-    "the error explains a margin of six times what nine pictures of ten stay below (margin "
-    "explained, in logits). Beyond the error: changed although the margin was larger; in brackets "
+    "shift is how far the stage moved its five next best classes against each other (the median of "
+    "their pairs); the error explains a margin of six times what nine pictures of ten stay below "
+    "(margin explained, in logits). Beyond the error: changed although the margin was larger; in "
+    "brackets "
     "the share of pictures that may.",
 ]
 
