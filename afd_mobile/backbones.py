@@ -136,6 +136,9 @@ def load_backbone(
             f"input size {size} is not a multiple of {BLOCK}; use --input-size {size // 8 * 8} "
             f"or {-(-size // 8) * 8}"
         )
+    mean, std = mean or source.mean, std or source.std
+    if not (np.isfinite([*mean, *std]).all() and min(std) > 0):
+        raise UsageError(f"--mean {mean} --std {std}: numbers, and of std above 0, are needed")
     node = _tap_node(name, tap)
     head, tail, activation = _cut(model, name, node)
     probe = torch.zeros(1, 3, size, size)
@@ -156,8 +159,8 @@ def load_backbone(
         tap=node,
         head=head,
         tail=tail,
-        mean=mean or source.mean,
-        std=std or source.std,
+        mean=mean,
+        std=std,
         input_size=size,
         classes=logits.shape[1],
         channels=features.shape[1],

@@ -17,6 +17,10 @@ from afd_mobile.terminal import printable
 if TYPE_CHECKING:
     from afd_export.pipeline import ExportResult, Step
 
+_HEADING = (
+    f"{'stage':<18} {'size':>9} {'time':>7}  {'max err':>8} {'SNR':>7} {'changed':>7} {'beyond':>6}"
+)
+
 
 def main() -> None:
     """Entry point of the console script."""
@@ -142,12 +146,6 @@ def _export(arguments: argparse.Namespace) -> None:
         force=arguments.force,
     )
     quiet = arguments.json
-    if not quiet:
-        print(
-            f"{'stage':<18} {'size':>9} {'time':>7}  {'max err':>8} {'SNR':>7} "
-            f"{'changed':>7} {'beyond':>6}",
-            flush=True,
-        )
     result = export(
         request,
         progress=lambda step: None if quiet else print(_line(step), flush=True),
@@ -165,7 +163,7 @@ def _line(step: Step) -> str:
     size = "" if step.bytes is None else f"{step.bytes / 1e6:.2f} MB"
     line = f"{step.stage:<18} {size:>9} {step.seconds:>5.1f} s"
     if step.result is None:
-        return f"{line}  reference"
+        return f"{_HEADING}\n{line}  reference"
     parity = step.result.parity
     snr = "exact" if parity.snr_db is None else f"{parity.snr_db:.0f} dB"
     line = f"{line}  {parity.max_abs_error / (parity.range or 1):>8.1e} {snr:>7}"

@@ -128,6 +128,12 @@ def test_an_input_size_that_8_does_not_divide_is_refused() -> None:
         load_backbone("resnet18", tap="relu", weights="random", input_size=100)
 
 
+@pytest.mark.parametrize("std", [(0.2, 0.0, 0.2), (0.2, -1.0, 0.2), (0.2, float("nan"), 0.2)])
+def test_a_normalisation_that_cannot_be_is_refused(std: tuple[float, ...]) -> None:
+    with pytest.raises(UsageError, match="of std above 0"):
+        load_backbone("resnet18", tap="relu", weights="random", input_size=64, std=std)
+
+
 def test_random_weights_follow_the_seed() -> None:
     a, b, c = (
         load_backbone("resnet18", tap="relu", weights="random", input_size=64, seed=s).head
