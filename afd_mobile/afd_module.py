@@ -18,6 +18,8 @@ from afd_mobile.fe_net import BlockScaleFeNet, UNetFeNet
 
 PRESETS = ("mobile", "paper")
 DRIFT_INPUTS = (*FRONT_ENDS, "none")
+# No classifier has as many. Products of two of them still count elements in 64 bits.
+MAX_CHANNELS = 1 << 16
 ACTIVATIONS = {"identity": nn.Identity, "relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
@@ -48,8 +50,12 @@ class AfdConfig:
         if self.architecture not in (*PRESETS, "baseline"):
             raise InputError(f"unknown AFD architecture {self.architecture!r}")
         widths = (self.channels, self.stride, *self.fe_widths, *self.fde_widths)
-        if not all(isinstance(n, int) and n > 0 for n in widths) or not self.fde_widths:
-            raise InputError(f"channels, stride and widths must be positive integers: {self}")
+        possible = all(type(n) is int and 0 < n <= MAX_CHANNELS for n in widths)  # a bool is not
+        if not possible or not self.fde_widths:
+            raise InputError(
+                "channels, stride and widths must be positive integers up to "
+                f"{MAX_CHANNELS}: {self}"
+            )
         if self.stride not in (1, 2, 4, 8):
             raise InputError(
                 f"a tap with stride {self.stride} cannot be corrected: one position covers more "

@@ -102,8 +102,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is no AFD checkpoint (no {FORMAT} metadata, nor the authors' key layout); "
             "make one with afd-train"
         )
+    what = f"checkpoint {path}"
+    with torch.device("meta"):  # shapes alone: what the file does not hold is not allocated
+        _check_entries(AfdModule(config), state, what)
     module = AfdModule(config)
-    load_strictly(module, state, what=f"checkpoint {path}")
+    load_strictly(module, state, what=what)
     return Checkpoint(
         module=module.eval().requires_grad_(False),
         backbone=_parsed(path, "backbone", lambda: _text(metadata.get("backbone", "null"))),
@@ -128,7 +131,7 @@ def _config(metadata: Mapping[str, str]) -> AfdConfig:
 def _parsed(path: Path, what: str, parse: Callable[[], T]) -> T:
     try:
         return parse()
-    except (KeyError, TypeError, ValueError) as error:
+    except (InputError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"{path}: broken {what} in the metadata: {error}") from error
 
 
@@ -166,6 +169,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
     """Loads `state`; everything missing, unexpected or wrongly shaped is listed in one error."""
+    _check_entries(module, state, what)
+    not_finite = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if not_finite:
+        raise InputError(f"{what} hold NaN or infinity in {', '.join(not_finite)}")
+    module.load_state_dict(dict(state), strict=False)
+
+
+def _check_entries(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     own = module.state_dict()
     # Counters that only training uses, and which some publishers leave out.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
@@ -180,10 +191,6 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, what: str) 
     ]
     if problems:
         raise InputError(f"{what} do not fit ({len(problems)} entries): {'; '.join(problems)}")
-    not_finite = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
-    if not_finite:
-        raise InputError(f"{what} hold NaN or infinity in {', '.join(not_finite)}")
-    module.load_state_dict(dict(state), strict=False)
 
 
 def _is_flat(content: Mapping[Any, Any]) -> bool:

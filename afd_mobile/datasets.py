@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from afd_mobile.degrade import QUALITIES, RGB, jpeg
 from afd_mobile.errors import InputError
@@ -65,6 +68,19 @@ def spread_crops(paths: list[Path], most: int, size: int) -> list[RGB]:
 def nchw(pictures: Tensor) -> Tensor:
     """(N, H, W, 3) uint8 -> (N, 3, H, W) float32, in the same memory order."""
     return pictures.permute(0, 3, 1, 2).float()
+
+
+def batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches, from workers that leave SIGINT and SIGTERM to this process.
+
+    It ends them itself. `timeout` and Ctrl-C signal the whole group, and a worker that dies of it
+    first would be reported as a crash.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        return iter(loader)  # starts the workers, which inherit the mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _with_short_side(image: RGB, short: int) -> RGB:

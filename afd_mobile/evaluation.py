@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from afd_mobile.datasets import centre_crop, list_images, read_image
+from afd_mobile.datasets import batches_of, centre_crop, list_images, read_image
 from afd_mobile.degrade import Condition
 from afd_mobile.distributed import gather, rank, world
 from afd_mobile.errors import InputError
@@ -129,7 +129,7 @@ def evaluate(
     )
     rows: list[tuple[str, NDArray[np.uint8]]] = []
     unreadable: list[str] = []
-    for batch in loader:
+    for batch in batches_of(loader):
         for i, images in batch:
             if images is None:
                 unreadable.append(own[i].key)

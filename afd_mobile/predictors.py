@@ -183,7 +183,7 @@ def _well_formed(folder: Path) -> Iterator[None]:
     """Turns what a malformed manifest raises into an InputError."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{folder / MANIFEST} is broken: {error!r}; export again") from error
 
 
@@ -196,12 +196,12 @@ def _litert(path: Path) -> tuple[_Run, _Shape, _Shape]:
 def _onnxruntime(path: Path) -> tuple[_Run, _Shape, _Shape]:
     import onnx
     import onnxruntime
-    from onnx.external_data_helper import _get_all_tensors, uses_external_data
+    from onnx.external_data_helper import uses_external_data
 
     try:
         # onnxruntime reads them from wherever the file says; an export has none.
-        tensors = _get_all_tensors(onnx.load(path, load_external_data=False))
-        if any(map(uses_external_data, tensors)):
+        model = onnx.load(path, load_external_data=False)
+        if any(map(uses_external_data, _tensors(model))):
             raise ValueError("its weights lie in other files")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # it raises what it would log, in colours, with names
@@ -219,6 +219,17 @@ def _onnxruntime(path: Path) -> tuple[_Run, _Shape, _Shape]:
     return run, (n, *chw[1:], *chw[:1]), tuple(result.shape)
 
 
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every TensorProto in an ONNX message, wherever the format has a place for one."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _tensors(part)
+
+
 def _recorded_backbone(
     path: Path, manifest: dict[str, Any], typed: BackboneName | None
 ) -> Backbone:
@@ -227,6 +238,7 @@ def _recorded_backbone(
         name, tap = str(record["name"]), str(record["tap"])
         weights = "auto" if record["trained"] else "random"
         own, seed = record["weights"] == "file", int(manifest["seed"])
+        torch.Generator().manual_seed(seed)  # raises where PyTorch takes no such seed
         mean, std = (tuple(map(float, record[key])) for key in ("mean", "std"))
         size = int(record["input_size"])
     if own:

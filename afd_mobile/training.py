@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone
-from afd_mobile.datasets import CompressedCrops, nchw, read_image, spread_crops
+from afd_mobile.datasets import CompressedCrops, batches_of, nchw, read_image, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.distributed import mean_over_ranks, rank, world
 from afd_mobile.errors import InputError, UsageError
@@ -186,7 +186,7 @@ def train(
     if start == iterations:  # stopped between its last state and its result
         yield Progress(start, run.smooth_loss, run.smooth_loss, run.curve)
     saved = time.monotonic()
-    for iteration, batch in enumerate(loader, start=start + 1):
+    for iteration, batch in enumerate(batches_of(loader), start=start + 1):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * recipe.schedule(iteration / iterations)
         clean, compressed, compressed_share = (x.to(device, non_blocking=True) for x in batch)
@@ -352,7 +352,7 @@ class _Run:
             raise InputError(f"nothing to resume: no {path}; start without --resume")
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
-            saved, iteration = dict(state["identity"]), int(state["iteration"])
+            saved = dict(state["identity"])
         except Exception as error:  # a broken file raises whatever the reader stumbles over
             raise InputError(
                 f"{path} cannot be read; delete it and start without --resume"
@@ -366,8 +366,24 @@ class _Run:
                 )
                 + "; give what it was started with, or start anew without --resume"
             )
+        try:
+            return self._take(state, module)
+        except Exception as error:  # a state of this identity, but edited or of another version
+            raise InputError(
+                f"{path} is broken or of another version; delete it and start without --resume"
+            ) from error
+
+    def _take(self, state: dict[str, Any], module: AfdModule) -> int:
+        iteration, smooth_loss = int(state["iteration"]), float(state["smooth_loss"])
+        if not 1 <= iteration <= self.identity["iterations"] or not math.isfinite(smooth_loss):
+            raise ValueError("no state is saved there")
+        for point in state["curve"]:  # printed, and written to the checkpoint
+            shares = (point["recovered_share"], *point["agreement"].values())
+            if "clean" not in point["agreement"] or not all(isinstance(s, float) for s in shares):
+                raise ValueError("no learning curve")
+            json.dumps(point)
         module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
-        self.curve, self.smooth_loss = state["curve"], state.get("smooth_loss", math.nan)
+        self.curve, self.smooth_loss = list(state["curve"]), smooth_loss
         return iteration

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import MAX_CHANNELS, AfdConfig, AfdModule
 from afd_mobile.checkpoint import (
     FORMAT,
     Checkpoint,
@@ -207,12 +207,21 @@ def test_safetensors_without_metadata_are_refused(tmp_path: Path) -> None:
         json.dumps({**dataclasses.asdict(CONFIG), "fe_widths": 3}),
         json.dumps({**dataclasses.asdict(CONFIG), "architecture": "paper", "fe_widths": [40]}),
         json.dumps({**dataclasses.asdict(CONFIG), "channels": 8.5}),
+        json.dumps({**dataclasses.asdict(CONFIG), "channels": 10**30}),
+        json.dumps({**dataclasses.asdict(CONFIG), "stride": True}),
+        "[" * 300_000,
     ],
 )
 def test_a_broken_configuration_is_an_input_error(path: Path, config: str) -> None:
     with_metadata(path, config=config)
-    with pytest.raises(InputError):
-        load_checkpoint(path)
+    assert "broken configuration in the metadata" in refusal(path)
+
+
+def test_nothing_is_allocated_that_the_file_does_not_hold(path: Path) -> None:
+    """The paper's network would need 144 GiB for the last convolution at this many channels."""
+    config = AfdConfig.preset("paper", channels=MAX_CHANNELS, stride=2, activation="relu6")
+    with_metadata(path, config=json.dumps(dataclasses.asdict(config)))
+    assert "do not fit" in refusal(path)
 
 
 def test_broken_records_are_an_input_error(path: Path) -> None:
@@ -263,7 +272,16 @@ def test_the_same_checkpoint_is_the_same_bytes(tmp_path: Path, checkpoint: Check
 
 
 @pytest.mark.parametrize(
-    ("what", "value"), [("backbone", "[1]"), ("tap", "{}"), ("backbone", "3"), ("training", "[3]")]
+    ("what", "value"),
+    [
+        ("backbone", "[1]"),
+        ("tap", "{}"),
+        ("backbone", "3"),
+        ("training", "[3]"),
+        ("backbone", "[" * 300_000),
+        ("tap", "[" * 300_000),
+        ("training", "[" * 300_000),
+    ],
 )
 def test_metadata_of_another_type_are_refused(path: Path, what: str, value: str) -> None:
     with_metadata(path, **{what: value})

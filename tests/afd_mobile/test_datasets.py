@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from torch.utils.data import DataLoader
 
-from afd_mobile.datasets import CompressedCrops, centre_crop, list_images, read_image
+from afd_mobile.datasets import CompressedCrops, batches_of, centre_crop, list_images, read_image
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.errors import InputError
 
@@ -137,3 +141,14 @@ def test_half_of_the_clean_share_is_clean_and_half_light(photos: Path) -> None:
 
 def test_no_clean_share_compresses_every_crop(photos: Path) -> None:
     assert quality_classes(photos, 0.0, 60)["heavy"] == 1
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_what_interrupts_a_command_is_left_to_it_by_its_workers(sent: signal.Signals) -> None:
+    others = multiprocessing.active_children()
+    batches = batches_of(DataLoader(range(8), num_workers=1))  # type: ignore[arg-type]
+    (worker,) = set(multiprocessing.active_children()) - set(others)
+    assert worker.pid is not None
+    os.kill(worker.pid, sent)
+    assert [int(batch) for batch in batches] == list(range(8))
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def write_export(
 
 
 @pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "link.bin"])
-@pytest.mark.parametrize("kind", ["initializer", "constant"])
+@pytest.mark.parametrize("kind", ["initializer", "constant", "sparse", "function"])
 def test_an_onnx_file_reads_no_other_file(tmp_path: Path, location: str, kind: str) -> None:
     model = onnx.load_from_string(channel_means())
     weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3])
@@ -131,6 +132,17 @@ def test_an_onnx_file_reads_no_other_file(tmp_path: Path, location: str, kind: s
     weight.external_data.add(key="location", value=location)
     if kind == "initializer":
         model.graph.initializer.append(weight)
+    elif kind == "sparse":
+        indices = helper.make_tensor("", TensorProto.INT64, [3], [0, 1, 2])
+        model.graph.sparse_initializer.append(
+            helper.make_sparse_tensor(values=weight, indices=indices, dims=[3])
+        )
+    elif kind == "function":
+        constant = helper.make_node("Constant", [], ["w"], value=weight)
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+        model.functions.append(helper.make_function("own", "W", [], ["w"], [constant], opsets))
+        model.opset_import.append(opsets[1])
+        model.graph.node.insert(0, helper.make_node("W", [], ["w"], domain="own"))
     else:
         model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=weight))
     model.graph.node[-1].output[0] = "means"
@@ -253,6 +265,7 @@ def pop(*keys: str) -> Change:
         lambda m: m["backbone"].update(mean=[0.5, 0.5]),
         lambda m: m["backbone"].update(std="wide"),
         lambda m: m["backbone"].update(input_size=None),
+        lambda m: m["backbone"].update(input_size=math.inf),
     ],
 )
 def test_a_malformed_manifest_is_an_input_error(tmp_path: Path, change: Change) -> None:
@@ -270,6 +283,12 @@ def test_a_corrupt_manifest_is_an_input_error(tmp_path: Path, content: bytes) ->
     for target in (path, tmp_path):
         with pytest.raises(InputError, match=r"manifest\.json"):
             open_predictor(str(target), CPU)
+
+
+def test_a_seed_that_pytorch_does_not_take_is_an_input_error(tmp_path: Path) -> None:
+    path = write_export(tmp_path, lambda m: m.update(seed=10**40))
+    with pytest.raises(InputError, match=r"manifest\.json is broken"):
+        plain_predictor(open_predictor(str(path), CPU, FACTORY), CPU)
 
 
 @pytest.mark.parametrize("entry", ["tap", "name", "weights", "trained"])

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,6 +273,35 @@ def test_missing_and_corrupt_states_are_input_errors(
         )
         with pytest.raises(InputError, match=path.name):
             next(steps)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iteration": SETTINGS.iterations + 1},
+        {"iteration": 0},
+        {"iteration": None},
+        {"module": None},
+        {"module": {}},
+        {"optimizer": {}},
+        {"average": {"n_averaged": torch.tensor(0)}},
+        {"smooth_loss": "low"},
+        {"smooth_loss": math.inf},
+        {"curve": None},
+        {"curve": "steep"},
+        {"curve": [{"recovered_share": "all", "agreement": {"clean": 1.0}}]},
+        {"curve": [{"recovered_share": 1.0, "agreement": {}}]},
+        {"curve": [{"recovered_share": 1.0, "agreement": {"clean": 1.0}, "x": torch.zeros(1)}]},
+    ],
+)
+def test_a_broken_state_of_the_same_run_is_an_input_error(
+    change: dict[str, Any], tmp_path: Path, photos: Path, mobilenet: Backbone, finished: Finished
+) -> None:
+    path, images = tmp_path / "broken.state", list_images(photos)
+    torch.save({**torch.load(finished[0]), **change}, path)
+    steps = train(new_module(mobilenet), mobilenet, images, SETTINGS, path, resume=True)
+    with pytest.raises(InputError, match=r"broken\.state is broken or of another version; delete"):
+        next(steps)
 
 
 def test_an_unreadable_picture_ends_the_training_before_it_starts(
