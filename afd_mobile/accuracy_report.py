@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Sequence
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ _PACKAGES = ("afd-mobile", "torch", "ai-edge-litert", "onnxruntime", "numpy", "p
 
 Report = dict[str, Any]
 Row = dict[str, Any]  # a ConditionAccuracy as JSON
+
+_SHARES = ("top1", "top5", "reference_top1", "reference_top5", "agreement")
 
 # The printed tables: headers, and keys of a Row.
 _PRINTED = (
@@ -56,12 +59,63 @@ def read_report(path: Path) -> Report:
         raise InputError(f"no such file: {path}; make it with afd-eval --json")
     report: Report = read_versioned(path, SCHEMA_VERSION, "make it with afd-eval --json")
     try:
-        markdown_table([report])
-        if CLEAN.name not in [row["condition"] for row in report["conditions"]]:
-            raise ValueError("no clean condition")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is no result of afd-eval --json: {error!r}") from error
+        _check(report)
+    except ValueError as error:
+        raise InputError(f"{path} is no result of afd-eval --json: {error}") from error
     return report
+
+
+def _check(report: Report) -> None:
+    """Raises: ValueError, it names a key that is missing, or what cannot be."""
+    _typed(report, "model", str)
+    _typed(report, "reference", str)
+    pictures: int = _typed(report, "pictures", int)
+    if pictures < 1:
+        raise ValueError(f"pictures is {pictures}")
+    rows: list[Row] = _typed(report, "conditions", list)
+    for number, row in enumerate(rows):
+        where = f"conditions[{number}]."
+        _typed(row, "condition", str, where)
+        for key in _SHARES:
+            _check_estimate(row, key, where, 0, 1)
+        _check_estimate(row, "difference", where, -1, 1)
+        top1, reference, difference = (
+            row[key]["value"] for key in ("top1", "reference_top1", "difference")
+        )
+        if not isclose(difference, top1 - reference, abs_tol=1e-6):
+            raise ValueError(f"{where}difference is {difference}, not {top1} - {reference}")
+    if CLEAN.name not in [row["condition"] for row in rows]:
+        raise ValueError("conditions: no clean condition")
+    for where, holder in [("", report), *((f"conditions[{n}].", r) for n, r in enumerate(rows))]:
+        if holder.get("recovered_share", ...) is not None:
+            # At most all pictures are gained where one was lost.
+            _check_estimate(holder, "recovered_share", where, -pictures, pictures, encloses=False)
+
+
+def _check_estimate(
+    holder: Row, key: str, where: str, least: int, most: int, *, encloses: bool = True
+) -> None:
+    """Args: `encloses`: not of ratios, whose resamples may lack the denominator."""
+    estimate = _typed(holder, key, dict, where)
+    value, low, high = (
+        _typed(estimate, part, (int, float), f"{where}{key}.") for part in ("value", "low", "high")
+    )
+    ordered = low <= value <= high if encloses else low <= high
+    if not (ordered and all(least <= figure <= most for figure in (value, low, high))):
+        raise ValueError(
+            f"{where}{key} is {value} [{low}, {high}], expected {least} to {most} and "
+            "an interval around it"
+        )
+
+
+def _typed(holder: Any, key: str, kind: type | tuple[type, ...], where: str = "") -> Any:
+    """The value of a key; True is no number."""
+    if not isinstance(holder, dict) or key not in holder:
+        raise ValueError(f"no {where}{key}")
+    value = holder[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{where}{key} is {printable(repr(value)[:80])}")
+    return value
 
 
 def text_table(report: Report) -> list[str]:

@@ -80,8 +80,10 @@ def read_versioned(path: Path, schema_version: int, remedy: str) -> dict[str, An
         InputError: it is missing, broken, or of another version.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("no regular file")  # a pipe would wait for ever
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}; {remedy}") from error
     found = content.get("schema_version") if isinstance(content, dict) else None
     if found != schema_version:
@@ -100,12 +102,15 @@ def file_of(folder: Path, recorded: str) -> Path:
         recorded: as the manifest has it, relative to `folder`.
 
     Raises:
-        InputError: an absolute path, one with `..`, or a link out of the folder.
+        InputError: an absolute path, one with `..`, a link out of the folder, or a folder, a pipe
+            or a device instead of a file. One that is missing is not refused here.
     """
     try:
         relative = Path(recorded)
         plain = not relative.is_absolute() and ".." not in relative.parts
-        inside = plain and (folder / relative).resolve().is_relative_to(folder.resolve())
+        path = (folder / relative).resolve()
+        inside = plain and path.is_relative_to(folder.resolve())
+        inside = inside and (path.is_file() or not path.exists())
     except (OSError, TypeError, ValueError, RuntimeError):  # no text, a NUL byte, a loop of links
         inside = False
     if not inside:

@@ -7,6 +7,7 @@ pulled, and what a replay needs of the targets, by SHA-256. What was pushed is k
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -172,7 +173,7 @@ class Player:
             first, *rest = path.read_bytes().splitlines()
             self.header = msgspec.json.decode(first, type=Header)
             self._exchanges = [msgspec.json.decode(line, type=Exchange) for line in rest]
-        except (OSError, ValueError, msgspec.MsgspecError) as error:
+        except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise InputError(
                 f"{path} cannot be read as a cassette: {error}; give a folder that `afd-bench run` "
                 "wrote under cassettes/"
@@ -190,16 +191,23 @@ class Player:
         """What the recorded run was."""
         try:
             return msgspec.json.decode(self.header.run, type=kind)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise InputError(f"{self._folder} is of another version: {error}") from error
 
     def blob(self, digest: str) -> bytes:
         """What was stored under this hash.
 
         Raises:
-            InputError: it is missing or was changed.
+            InputError: it is missing or was changed, or the cassette names no file of its own.
         """
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise InputError(
+                f"{self._folder / EXCHANGES} names a blob {digest[:80]!r}, which is no SHA-256; "
+                "record it again"
+            )
         path = self._folder / BLOBS / digest
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise InputError(f"{path} is no regular file; record the cassette again")
         try:
             content = path.read_bytes()
         except OSError as error:

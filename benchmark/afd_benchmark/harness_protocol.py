@@ -59,6 +59,10 @@ class HarnessDelegation(_Closed, frozen=True):
     plan_nodes: _Count
     delegated_nodes: _Count | None
 
+    def __post_init__(self) -> None:
+        if self.delegated_nodes is not None and self.delegated_nodes > self.graph_nodes:
+            raise ValueError(f"{self.delegated_nodes} of {self.graph_nodes} nodes are delegated")
+
 
 class HarnessGolden(_Closed, frozen=True):
     """Attributes: `output_file` on the phone; `max_abs_error` None where nothing was expected."""
@@ -131,7 +135,7 @@ def read_result(content: bytes, run_id: str) -> HarnessResult:
                 "; install the app that came with this program"
             )
         result = msgspec.json.decode(content, type=HarnessResult)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MeasurementError(f"the app's answer cannot be read: {error}") from error
     if result.run_id != run_id:
         raise MeasurementError(f"the app answered run {result.run_id}, not {run_id}")

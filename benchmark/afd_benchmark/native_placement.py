@@ -151,16 +151,18 @@ def _kind(provider: str) -> str:
 
 
 def _delegates(found: Mapping[str, Sequence[Found]]) -> list[AppliedDelegate]:
-    replacing = [_applied(match) for match, _ in found.get("replacing", [])]
+    replacing = [_applied(match, line) for match, line in found.get("replacing", [])]
     known = {d.delegate for d in replacing}
-    shares = [_applied(match) for match, _ in found.get("share", [])]
+    shares = [_applied(match, line) for match, line in found.get("share", [])]
     return replacing + [d for d in shares if d.delegate not in known]
 
 
-def _applied(match: re.Match[str]) -> AppliedDelegate:
+def _applied(match: re.Match[str], line: Line) -> AppliedDelegate:
     count = {
         name: int(value) for name, value in match.groupdict().items() if value and value.isdigit()
     }
+    if count["delegated"] > count.get("nodes", count["delegated"]):
+        raise LogError(f"{count['delegated']} of {count['nodes']} operations", line)
     return AppliedDelegate(
         delegate=match["delegate"],
         backend=_backend(match["delegate"]),

@@ -104,7 +104,7 @@ def read_accuracy(path: Path) -> AccuracyReport:
     """
     try:
         report = msgspec.json.decode(path.read_bytes(), type=AccuracyReport)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read as accuracy: {error}; make it with afd-eval --json"
         ) from error

@@ -18,10 +18,9 @@ from afd_benchmark.report_numbers import (
     size,
     time_scale,
 )
-from afd_benchmark.results import Case, Device, Ratio, Results, Verdict
+from afd_benchmark.results import TIMED, Case, Device, Ratio, Results, Verdict
 
 NO_INTERVAL = "no interval"
-_TIMED = (Verdict.VALID, Verdict.SUSPECT)
 _BACKENDS = {"cpu": "CPU", "gpu": "GPU", "nnapi": "NNAPI"}
 
 
@@ -221,7 +220,7 @@ def peak_memory(case: Case) -> int | None:
 
 def _published(case: Case) -> Case:
     """Without figures that the verdict forbids, should the file hold them."""
-    if case.verdict in _TIMED:
+    if case.verdict in TIMED:
         return case
     return replace(
         case, median_ms=None, ci95_ms=None, p90_ms=None, p99_ms=None, spread=None, init_ms=None,

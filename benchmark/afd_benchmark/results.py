@@ -6,7 +6,9 @@ Times are in milliseconds, temperatures in degrees Celsius, clocks in MHz, sizes
 from __future__ import annotations
 
 from enum import Enum
+from math import isclose
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import msgspec
@@ -25,7 +27,9 @@ Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Celsius = Annotated[float, Meta(ge=-273.15)]
-Interval = tuple[Positive, Positive]
+# A time in ms, 1 ns to 12 days, or a ratio of two: what scales and charts can show.
+Figure = Annotated[float, Meta(ge=1e-6, le=1e9)]
+Interval = tuple[Figure, Figure]
 
 
 class Verdict(str, Enum):
@@ -35,6 +39,10 @@ class Verdict(str, Enum):
     SUSPECT = "SUSPECT"  # measured, but heat, clocks, spread, battery or screen disturbed it
     INVALID = "INVALID"  # no time is reported
     SKIPPED = "SKIPPED"  # the device cannot do it; nothing was run
+
+
+TIMED = (Verdict.VALID, Verdict.SUSPECT)
+CaseKey = tuple[str, str, str, int, str | None]
 
 
 class _Closed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
@@ -152,11 +160,11 @@ class Repeat(_Closed, frozen=True):
         log, log_sha256: the raw log, relative to `results.json`.
     """
 
-    init_ms: Positive
-    first_ms: Positive
-    warmup_ms: Positive | None
-    samples_ms: list[Positive]
-    median_ms: Positive
+    init_ms: Figure
+    first_ms: Figure
+    warmup_ms: Figure | None
+    samples_ms: list[Figure]
+    median_ms: Figure
     statistic: str  # median, mean
     runs: AtLeastOne
     outliers: list[Count]
@@ -188,9 +196,9 @@ class Ratio(_Closed, frozen=True):
 
     against: str
     against_sha256: str
-    against_median_ms: Positive
+    against_median_ms: Figure
     against_verdict: Verdict
-    ratio: Positive
+    ratio: Figure
     ci95: Interval | None
     rounds: AtLeastOne
 
@@ -235,15 +243,15 @@ class Case(_Closed, frozen=True):
     verdict: Verdict
     reasons: list[str]
     in_turn_with: str | None = None
-    median_ms: Positive | None = None
+    median_ms: Figure | None = None
     ci95_ms: Interval | None = None
-    p90_ms: Positive | None = None
-    p99_ms: Positive | None = None
+    p90_ms: Figure | None = None
+    p99_ms: Figure | None = None
     spread: NotNegative | None = None
-    init_ms: Positive | None = None
-    first_ms: Positive | None = None
-    warmup_ms: Positive | None = None
-    samples_ms: list[list[Positive]] = []
+    init_ms: Figure | None = None
+    first_ms: Figure | None = None
+    warmup_ms: Figure | None = None
+    samples_ms: list[list[Figure]] = []
     multiply_adds: Count | None = None
     share_of_peak: NotNegative | None = None
     golden: GoldenCheck | None = None
@@ -256,7 +264,7 @@ class Case(_Closed, frozen=True):
         _check_enclosed(self, "median_ms", "ci95_ms")
 
     @property
-    def key(self) -> tuple[str, str, str, int, str | None]:
+    def key(self) -> CaseKey:
         """What tells two cases of one run apart."""
         return self.sha256, self.device, self.backend, self.threads, self.in_turn_with
 
@@ -285,7 +293,8 @@ def read_results(path: Path) -> Results:
     """A `results.json`, or the one in a folder.
 
     Raises:
-        InputError: it is missing, broken, of another version, or holds an unknown or ill-typed key.
+        InputError: it is missing, broken, of another version, holds an unknown or ill-typed key, or
+            a case claims what its evidence does not say.
     """
     file = path / RESULTS if path.is_dir() else path
     try:
@@ -296,12 +305,53 @@ def read_results(path: Path) -> Results:
                 f"{file} has schema version {version}, expected {RESULTS_SCHEMA_VERSION}; "
                 "measure again, or use the version of afd-bench that wrote it"
             )
-        return msgspec.json.decode(content, type=Results)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        results = msgspec.json.decode(content, type=Results)
+        cases = {case.key: case for case in results.cases}
+        for number, case in enumerate(results.cases):
+            if found := _contradiction(case, cases):
+                raise msgspec.ValidationError(f"{found} - at `$.cases[{number}]`")
+        return results
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{file} cannot be read as results of afd-bench: {error}; give a folder or file that "
             "`afd-bench run` wrote"
         ) from error
+
+
+def _contradiction(case: Case, cases: dict[CaseKey, Case]) -> str | None:
+    """What a case claims against its own repeats, or against those of the case beside it."""
+    medians = [repeat.median_ms for repeat in case.repeats]
+    if case.median_ms is not None and not (medians and isclose(case.median_ms, median(medians))):
+        return f"median_ms {case.median_ms} is not the median of the {len(medians)} repeats'"
+    placed = [case.delegation, *(repeat.delegation for repeat in case.repeats)]
+    for d in filter(None, placed):
+        if d.delegated is not None and d.nodes is not None and d.delegated > d.nodes:
+            return f"delegation: {d.delegated} of {d.nodes} nodes"
+        if case.verdict in TIMED and d.actual != d.asked:
+            return f"verdict {case.verdict.value}, but ran on {d.actual}, not on {d.asked}"
+    if case.verdict in TIMED and case.median_ms is None:
+        return f"verdict {case.verdict.value} without median_ms"
+    if case.verdict in TIMED and case.golden and case.golden.violations:
+        return f"verdict {case.verdict.value} with golden.violations"
+    return _contradicted_ratio(case, cases)
+
+
+def _contradicted_ratio(case: Case, cases: dict[CaseKey, Case]) -> str | None:
+    """By the rounds of both cases; where the other is not there, roughly by the two medians."""
+    if case.ratio is None or case.median_ms is None:
+        return None
+    against_ms = case.ratio.against_median_ms
+    beside = cases.get((case.ratio.against_sha256, *case.key[1:4], case.sha256))
+    if beside is None:
+        ratios = [case.median_ms / against_ms * slack for slack in (0.5, 2)]
+    elif beside.median_ms is None or not isclose(against_ms, beside.median_ms):
+        return f"ratio.against_median_ms {against_ms} is not {beside.file}'s {beside.median_ms}"
+    else:
+        rounds = zip(case.repeats, beside.repeats, strict=False)
+        ratios = [own.median_ms / other.median_ms for own, other in rounds]
+    if min(ratios) * (1 - 1e-9) <= case.ratio.ratio <= max(ratios) * (1 + 1e-9):
+        return None
+    return f"ratio {case.ratio.ratio} is not between {min(ratios):.4g} and {max(ratios):.4g}"
 
 
 def write_results(path: Path, results: Results) -> None:

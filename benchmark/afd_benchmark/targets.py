@@ -151,6 +151,10 @@ def _feed(manifest: dict[str, Any]) -> Callable[[NDArray[np.uint8]], Pixels]:
     if InputRange(manifest["input_range"]) is InputRange.RGB255:
         return lambda rgb: rgb.astype(np.float32)
     mean, std = (np.asarray(manifest["backbone"][key], np.float32) for key in ("mean", "std"))
+    if not ((np.abs(mean) <= 255).all() and ((std >= 1e-3) & (std <= 255)).all()):
+        raise ValueError(
+            f"backbone: mean {mean.tolist()}, std {std.tolist()} are no RGB statistics"
+        )
     return lambda rgb: np.asarray((rgb / np.float32(255) - mean) / std, np.float32)
 
 

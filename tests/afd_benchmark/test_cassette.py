@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -258,9 +259,30 @@ def test_a_blob_that_is_gone_or_changed(content: bytes | None, folder: Path) -> 
         session(Player(folder))
 
 
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "/dev/zero", "../../x", "..", "a\0b", "", "A" * 64, "0" * 63, "0" * 65]
+)
+def test_a_blob_s_name_is_a_hash(name: str, folder: Path) -> None:
+    with pytest.raises(InputError, match=r"exchanges\.jsonl names a blob .* no SHA-256"):
+        Player(folder).blob(name)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_blob_is_a_regular_file(kind: str, folder: Path) -> None:
+    path = folder / BLOBS / ("0" * 64)
+    if kind == "link":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(InputError, match="no regular file"):
+        Player(folder).blob(path.name)
+
+
 def test_a_pull_without_a_hash(folder: Path) -> None:
     edit(folder, 4, lambda exchange: exchange.pop("sha256"))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="names a blob ''"):
         session(Player(folder))
 
 

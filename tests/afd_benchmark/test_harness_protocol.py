@@ -56,6 +56,10 @@ def test_the_golden_request_becomes_am_start() -> None:
         ({"samples_ms": [4.0, -4.0]}, "samples_ms"),
         ({"init_ms": 0}, "init_ms"),
         ({"memory": RESULT["memory"] | {"pss_peak_kb": -1}}, "pss_peak_kb"),
+        (
+            {"delegation": RESULT["delegation"] | {"delegated_nodes": 9, "graph_nodes": 4}},
+            "9 of 4 nodes",
+        ),
         ({"init_ms": None}, "gives no times"),
         ({"status": "error"}, "says error"),
     ],
@@ -63,6 +67,11 @@ def test_the_golden_request_becomes_am_start() -> None:
 def test_what_is_no_good_answer_is_an_error(change: dict[str, Any], words: str) -> None:
     with pytest.raises(MeasurementError, match=words):
         read(RESULT | change)
+
+
+def test_a_deep_answer_is_an_error() -> None:
+    with pytest.raises(MeasurementError, match="cannot be read"):
+        read_result(b'{"x": ' + b"[" * 300_000, RUN_ID)
 
 
 def test_half_an_answer_is_an_error() -> None:

@@ -323,6 +323,7 @@ def test_a_crash_in_logcat(line: str) -> None:
         ("partially executed by", "half executed by"),
         ("Graph: [/data/local/tmp/afd/corrected.tflite]", "Graph: [other.tflite]"),
         ("Replacing 118 out of 121", "Replacing 121 out of 121"),  # but partially
+        ("Replacing 118 out of 121", "Replacing 122 out of 121"),
         ("INFO: count=109", "INFO: count=1 curr=9000\nINFO: count=109"),
         ("INFO: count=55", "INFO: note"),
         ("Use xnnpack: [1]", "Use xnnpack: [maybe]"),

@@ -80,7 +80,15 @@ def test_a_file_of_afd_eval_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"{}", b"\xff", b'{"schema_version": 1, "model": "a", "files": []}', None],
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"schema_version": 1, "model": "a", "files": []}',
+        b'{"x": ' + b"[" * 300_000,
+        None,
+    ],
 )
 def test_what_is_no_accuracy_is_an_input_error(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "a.json"

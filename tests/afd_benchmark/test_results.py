@@ -102,6 +102,44 @@ WRONG: dict[str, tuple[Edit, str]] = {
     "an interval of nothing": (
         lambda r: r["cases"][0].update(median_ms=None), "does not enclose median_ms None",
     ),
+    "a median that no repeat says": (
+        lambda r: r["cases"][0].update(median_ms=0.001, ci95_ms=None),
+        "median_ms 0.001 is not the median of the 10 repeats' - at `$.cases[0]`",
+    ),
+    "a median of no repeats": (
+        lambda r: r["cases"][0].update(repeats=[]), "is not the median of the 0 repeats'",
+    ),
+    "valid without a time": (
+        lambda r: r["cases"][0].update(median_ms=None, ci95_ms=None),
+        "verdict VALID without median_ms",
+    ),
+    "suspect without anything": (
+        lambda r: r["cases"][3].update(verdict="SUSPECT"), "verdict SUSPECT without median_ms",
+    ),
+    "valid with wrong outputs": (
+        lambda r: r["cases"][0]["golden"].update(violations=["x"]),
+        "verdict VALID with golden.violations",
+    ),
+    "valid on another backend": (
+        lambda r: r["cases"][0]["delegation"].update(actual="gpu"), "ran on gpu, not on cpu",
+    ),
+    "a valid repeat on another backend": (
+        lambda r: r["cases"][0]["repeats"][9]["delegation"].update(actual="gpu"),
+        "ran on gpu, not on cpu",
+    ),
+    "more delegated than there are": (
+        lambda r: r["cases"][2]["delegation"].update(delegated=100, nodes=4), "100 of 4 nodes",
+    ),
+    "a ratio of other times": (
+        lambda r: r["cases"][0]["ratio"].update(against_median_ms=1000),
+        "ratio 1.31 is not between",
+    ),
+    "a time beyond all charts": (
+        lambda r: r["cases"][0]["repeats"][0].update(median_ms=1e308), "median_ms",
+    ),
+    "a time below all charts": (
+        lambda r: r["cases"][0]["repeats"][0].update(median_ms=5e-324), "median_ms",
+    ),
     "a ratio beside its interval": (
         lambda r: r["cases"][0]["ratio"].update(ratio=9),
         "ci95 [1.29952, 1.32048] does not enclose ratio 9.0",
@@ -135,6 +173,24 @@ def test_each_wrong_key_or_value_is_named(what: str, path: Path) -> None:
     assert words in message and str(path) in message
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ratio": 2.0, "ci95": None}, "ratio 2.0 is not between 1.2"),
+        ({"against_median_ms": 7.5}, "ratio.against_median_ms 7.5 is not mobilenet_v2-plain"),
+    ],
+)
+def test_a_ratio_is_what_the_rounds_of_both_cases_say(
+    change: dict[str, Any], words: str, path: Path
+) -> None:
+    write_results(path, sample.host_run())
+    content = json.loads(path.read_text())
+    content["cases"][0]["ratio"] |= change
+    path.write_text(json.dumps(content))
+    message = refusal(path)
+    assert words in message and "`$.cases[0]`" in message and str(path) in message
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
 def test_what_is_no_number_is_refused(number: str, path: Path) -> None:
     content = json.loads(path.read_text())
@@ -143,7 +199,9 @@ def test_what_is_no_number_is_refused(number: str, path: Path) -> None:
     assert str(path) in refusal(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{} {}", b"\0" * 9])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{} {}", b"\0" * 9, b"[" * 300_000]
+)
 def test_what_is_no_results_file(content: bytes, path: Path) -> None:
     path.write_bytes(content)
     assert "cannot be read as results of afd-bench" in refusal(path)

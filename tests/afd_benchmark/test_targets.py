@@ -249,6 +249,13 @@ def test_each_missing_key_is_one_line_that_names_it(key: str, plain: Path) -> No
     assert repr(key.split()[-1]) in message
 
 
+@pytest.mark.parametrize("std", [[0, 0, 0], [0.2, -0.2, 0.2], [float("inf")] * 3, [1e-40] * 3])
+def test_a_deviation_that_cannot_be_is_one_line(std: list[float], plain: Path) -> None:
+    statistics = {"mean": [0.5] * 3, "std": std}
+    edit(plain, lambda m: m.update(input_range="normalized", backbone=statistics))
+    assert "are no RGB statistics" in refusal(plain)
+
+
 def test_a_stage_that_is_not_there_is_named(plain: Path) -> None:
     edit(plain, lambda m: m["parity"]["stages"].clear())
     assert "tflite float32" in refusal(plain)

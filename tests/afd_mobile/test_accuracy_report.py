@@ -76,6 +76,8 @@ def test_a_missing_report_is_an_input_error(tmp_path: Path) -> None:
         b"{",
         b"[1, 2]",
         b"3",
+        b"[" * 300_000,
+        b'{"schema_version": 1, "x": ' + b"[" * 300_000,
         b"{}",
         b'{"schema_version": 0}',
         b'{"schema_version": 1, "name": "a manifest", "files": []}',
@@ -100,6 +102,45 @@ def test_an_incomplete_report_is_an_input_error(
     path.write_bytes(to_json(broken))
     with pytest.raises(InputError, match=missing):
         read_report(path)
+
+
+def estimate(value: Any, low: Any = 0.0, high: Any = 1.0) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("top1", estimate(float("nan")), "conditions[1].top1 is nan [0.0, 1.0]"),
+        ("top1", estimate(7.5, 9, -1), "conditions[1].top1 is 7.5 [9, -1]"),
+        ("top5", estimate(0.5, 0.6, 0.7), "conditions[1].top5 is 0.5 [0.6, 0.7]"),
+        ("agreement", estimate(1e308, -1e308, 1e308), "conditions[1].agreement is 1e+308"),
+        ("reference_top1", estimate(True), "conditions[1].reference_top1.value is True"),
+        ("difference", estimate(0.9), "conditions[1].difference is 0.9, not"),
+        ("difference", None, "conditions[1].difference is None"),
+        ("recovered_share", estimate(51, 0, 60), "conditions[1].recovered_share is 51 [0, 60]"),
+        ("recovered_share", estimate("x"), "conditions[1].recovered_share.value is 'x'"),
+        ("recovered_share", estimate(0.5, 1, 0), "recovered_share is 0.5 [1, 0]"),
+        ("condition", 5, "conditions[1].condition is 5"),
+        ("pictures", "-5\n| <b>", r"pictures is '-5\n| <b>'"),
+        ("pictures", 0, "pictures is 0"),
+        ("pictures", True, "pictures is True"),
+        ("model", [1, 2], "model is [1, 2]"),
+        ("reference", None, "reference is None"),
+        ("conditions", [3], "no conditions[0].condition"),
+    ],
+)
+def test_figures_that_cannot_be_are_one_line(
+    tmp_path: Path, report: Report, key: str, value: Any, words: str
+) -> None:
+    broken: dict[str, Any] = copy.deepcopy(report)
+    (broken["conditions"][1] if "conditions[1]" in words else broken)[key] = value
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(broken))
+    with pytest.raises(InputError) as refused:
+        read_report(path)
+    message = str(refused.value)
+    assert f"{path} is no result of afd-eval --json: {words}" in message and "\n" not in message
 
 
 def test_a_report_without_clean_pictures_is_an_input_error(tmp_path: Path, report: Report) -> None:

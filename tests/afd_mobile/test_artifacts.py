@@ -49,11 +49,18 @@ def test_a_manifest_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"", b"\xff\xfe", b'{"schema_version": 1}', b"{}", b"[1]", b"null"]
+    "content",
+    [b"{", b"", b"\xff\xfe", b'{"schema_version": 1}', b"{}", b"[1]", b"null", b"[" * 300_000],
 )
 def test_a_broken_manifest_is_an_input_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / MANIFEST).write_bytes(content)
     with pytest.raises(InputError, match=f"{MANIFEST}.*export again with afd-export"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_is_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MANIFEST)
+    with pytest.raises(InputError, match="no regular file"):
         read_manifest(tmp_path)
 
 
@@ -75,7 +82,7 @@ def test_a_manifest_names_files_of_its_folder(tmp_path: Path, recorded: str) -> 
 @pytest.mark.parametrize(
     "recorded",
     ["../a.bin", "golden/../../a.bin", "golden/../a.bin", "/etc/passwd", "link-outside",
-     "folder-outside/a.bin", "loop", "a\0b", 5, None],
+     "folder-outside/a.bin", "loop", "pipe", "golden", "a\0b", 5, None],
 )  # fmt: skip
 def test_a_manifest_names_no_other_file(tmp_path: Path, recorded: Any) -> None:
     folder = tmp_path / "export"
@@ -83,6 +90,8 @@ def test_a_manifest_names_no_other_file(tmp_path: Path, recorded: Any) -> None:
     (folder / "link-outside").symlink_to(tmp_path / "a.bin")
     (folder / "folder-outside").symlink_to(tmp_path)
     (folder / "loop").symlink_to("loop")
+    os.mkfifo(folder / "pipe")
+    (folder / "golden").mkdir()
     (tmp_path / "a.bin").touch()
     with pytest.raises(InputError) as caught:
         file_of(folder, recorded)
