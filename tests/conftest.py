@@ -48,7 +48,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
     for item in items:
-        names = {*item.keywords, *getattr(item, "fixturenames", ())}
+        names = {*item.keywords}
+        if not PHOTOGRAPHS.is_dir():
+            names |= {*getattr(item, "fixturenames", ())}
         need = next((need for name, need in NEEDS.items() if name in names), None)
         # What -k does not ask for is not left out.
         if need is not None and not item.config.option.keyword:

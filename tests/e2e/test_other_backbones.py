@@ -10,15 +10,20 @@ from pathlib import Path
 import pytest
 
 from afd_export import cli
+from afd_export.delegates import Delegate
+from afd_export.placement import place_file
 from afd_mobile.artifacts import read_manifest
 from tests.commands import run_here
+from tests.delegate_engines import xnnpack_log
 
 # The paper's tap D2; RepVGG in its smallest form, which has the same blocks as A2.
 BACKBONES = {"resnet50": "relu", "repvgg_a0": "stages.0.0"}
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_export_keeps_its_limits(backbone: str, few_pictures: Path, tmp_path: Path) -> None:
+def test_export_keeps_its_limits(
+    backbone: str, few_pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     done = run_here(
         cli.main, "afd-export", "--fuse", "--out", tmp_path / "out",
         *("--checkpoint", "random", "--backbone", backbone, "--tap", BACKBONES[backbone]),
@@ -36,6 +41,11 @@ def test_export_keeps_its_limits(backbone: str, few_pictures: Path, tmp_path: Pa
     assert all(s["parity"]["changed"] == [] for s in manifest["parity"]["stages"])
     assert not manifest["backbone"]["trained"]
     assert "untrained" in manifest["name"]
-    (operators,) = (f["operators"] for f in manifest["files"] if "operators" in f)
-    assert "CONV_2D" in operators
-    assert "TRANSPOSE" not in operators
+    (file,) = (f for f in manifest["files"] if "operators" in f)
+    assert "CONV_2D" in file["operators"]
+    assert "TRANSPOSE" not in file["operators"]
+    path = tmp_path / "out" / file["path"]
+    placements = place_file(path).placements
+    assert placements[Delegate.GPU].whole
+    total = placements[Delegate.XNNPACK].total
+    assert xnnpack_log(path, capfd) == (total, total, 1)
