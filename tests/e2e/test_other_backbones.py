@@ -47,5 +47,8 @@ def test_export_keeps_its_limits(
     path = tmp_path / "out" / file["path"]
     placements = place_file(path).placements
     assert placements[Delegate.GPU].whole
-    total = placements[Delegate.XNNPACK].total
-    assert xnnpack_log(path, capfd) == (total, total, 1)
+    # XNNPACK leaves ResNet's padding with minus infinity, before its pooling.
+    xnnpack = placements[Delegate.XNNPACK]
+    assert xnnpack.delegated >= xnnpack.total - 1
+    taken = (xnnpack.delegated, xnnpack.total, xnnpack.node_subsets)
+    assert xnnpack_log(path, capfd) == taken
