@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from afd_mobile.artifacts import sha256, to_json
 from afd_mobile.backbone_names import recorded_backbone, typed_backbone
-from afd_mobile.command import Parser, one_of, positive, run_command
+from afd_mobile.command import Parser, check_interrupted, one_of, positive, run_command
 from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition
 from afd_mobile.errors import InputError, OutputError, UsageError
 from afd_mobile.files import is_special, write_whole
@@ -188,6 +188,7 @@ def _train(arguments: argparse.Namespace) -> None:
         # The delay: no bar before the first iteration, so that an error is one line.
         with tqdm(total=arguments.iterations, unit="it", disable=silent, delay=0.01) as bar:
             for progress in steps:
+                check_interrupted()
                 bar.update(progress.iteration - bar.n)
                 bar.set_postfix(_postfix(progress), refresh=False)
         if distributed.rank() > 0:

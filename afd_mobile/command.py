@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from enum import Enum
+from types import FrameType
 from typing import NoReturn, TypeVar
 
 from afd_mobile import __version__
@@ -61,7 +62,9 @@ def run_command(
 
 def _run(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _interruptions.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         command(arguments)
     except AfdError as error:
@@ -81,6 +84,24 @@ def _run(command: Callable[[argparse.Namespace], None], parser: argparse.Argumen
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; nothing is half-written", file=sys.stderr)
         sys.exit(130)
+
+
+_interruptions: list[int] = []
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    _interruptions.append(number)
+    raise KeyboardInterrupt
+
+
+def check_interrupted() -> None:
+    """Raises KeyboardInterrupt, between two steps of a command, where one got lost.
+
+    It is raised wherever Python happens to be. In a destructor or a callback out of a library's
+    native code it is printed and forgotten, and the command would go on to its end.
+    """
+    if _interruptions:
+        raise KeyboardInterrupt
 
 
 def one_of(vocabulary: type[E]) -> Callable[[str], E]:

@@ -23,7 +23,7 @@ class Outcome:
 
 def exit_code_of(main: Callable[[], None], name: str, *arguments: object) -> int:
     """Runs the entry point as `name ARGUMENTS`; 0 where it returns."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     code: object = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", [name, *map(str, arguments)])
@@ -32,7 +32,8 @@ def exit_code_of(main: Callable[[], None], name: str, *arguments: object) -> int
         except SystemExit as error:
             code = error.code
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     assert isinstance(code, int)
     return code
 

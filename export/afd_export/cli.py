@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, to_json
 from afd_mobile.backbone_names import typed_backbone
-from afd_mobile.command import Parser, one_of, positive, run_command
+from afd_mobile.command import Parser, check_interrupted, one_of, positive, run_command
 from afd_mobile.errors import AfdError, ConversionError, ParityError
 from afd_mobile.resources import DEFAULT_CHECKPOINT
 from afd_mobile.terminal import printable
@@ -146,9 +146,15 @@ def _export(arguments: argparse.Namespace) -> None:
         force=arguments.force,
     )
     quiet = arguments.json
+
+    def progress(step: Step) -> None:
+        check_interrupted()
+        if not quiet:
+            print(_line(step), flush=True)
+
     result = export(
         request,
-        progress=lambda step: None if quiet else print(_line(step), flush=True),
+        progress=progress,
         notice=lambda line: print(printable(f"note: {line}"), file=sys.stderr, flush=True),
     )
     if quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from afd_mobile.command import Parser, run_command
+from afd_mobile.command import Parser, check_interrupted, run_command
 from afd_mobile.errors import ConversionError, InputError
 
 
@@ -31,6 +32,33 @@ def test_a_missing_dependency_is_one_line_with_the_remedy(
     assert capsys.readouterr().err == (
         f"{prog}: error: not_installed_here is not installed; pip install 'afd-mobile[{extra}]'\n"
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_that_got_lost_ends_the_command_at_its_next_step(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(_: argparse.Namespace) -> None:
+        check_interrupted()
+        with contextlib.suppress(KeyboardInterrupt):  # as in a destructor
+            signal.raise_signal(number)
+        sys.stdout.write("goes on\n")
+        check_interrupted()
+        sys.stdout.write("to its end\n")
+
+    monkeypatch.setattr("sys.argv", ["some-program"])
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for _ in range(2):  # the second one knows nothing of the first one's
+            with pytest.raises(SystemExit) as ended:
+                run_command(command, Parser("some-program", "what it does"))
+            assert ended.value.code == 130
+            captured = capsys.readouterr()
+            assert captured.out == "goes on\n"
+            assert captured.err == "some-program: interrupted; nothing is half-written\n"
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
 
 
 @pytest.mark.parametrize("text", ["a\x1b[31mb\nc", "\u202e\x07"])
