@@ -46,14 +46,11 @@ def prepare(calibrated: bytes, pictures: NDArray[np.float32]) -> bytes:
     """Merges, equalises and rounds the calibrated float graph.
 
     Args:
-        calibrated: its ranges need not be those of all pictures: they are measured here, which
-            takes a tenth of the time of TensorFlow's calibrator.
         pictures: (N, S, S, 3), the calibration pictures.
     """
     model = FlatModel(calibrated)
     merge_linear_pairs(model)
     statistics = measure(model.content(), pictures)
-    set_ranges(model, statistics, pictures)
     equalize_relu6(model, statistics)
     equalize_trunks(model, statistics)
     round_weights(model, statistics)
@@ -86,14 +83,6 @@ def measure(content: bytes, pictures: NDArray[np.float32]) -> Statistics:
                 )
             found[tensor] = now
     return found
-
-
-def set_ranges(model: FlatModel, statistics: Statistics, pictures: NDArray[np.float32]) -> None:
-    """The range of the input and of every operation's output, over all pictures."""
-    (given,) = model.graph.inputs
-    model.set_range(given, float(pictures.min()), float(pictures.max()))
-    for tensor, found in statistics.items():
-        model.set_range(tensor, float(found.low.min()), float(found.high.max()))
 
 
 # --- merging ------------------------------------------------------------------------------------

@@ -38,8 +38,8 @@ def _convert(
     import tensorflow as tf
 
     def representative_dataset() -> Iterator[list[Any]]:
-        """One picture, to have every tensor given a range; `int8.prepare` measures them on all."""
-        yield [calibration[:1]]
+        for picture in calibration:
+            yield [picture[None]]
 
     precision = Precision(target["precision"])
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)

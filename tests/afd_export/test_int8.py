@@ -101,21 +101,6 @@ def spread(model: FlatModel, operator: int, pictures: NDArray[np.float32]) -> fl
     return float(bounds.max() / bounds[bounds > 0].min())
 
 
-def test_ranges_are_those_of_all_pictures_and_hold_zero(
-    mobile: bytes, pictures: NDArray[np.float32]
-) -> None:
-    model = FlatModel(mobile)
-    int8.set_ranges(model, int8.measure(mobile, pictures), pictures)
-    outputs = run(mobile, pictures)
-    (given,), (result,) = model.graph.inputs, model.graph.outputs
-    for tensor, values in ((given, pictures), (result, outputs)):
-        found = model.tensors[tensor].quantization
-        assert found.min == [pytest.approx(min(values.min(), 0.0), abs=1e-5)]
-        assert found.max == [pytest.approx(values.max(), abs=1e-5)]
-    ranges = [model.tensors[op.outputs[0]].quantization for op in model.operations]
-    assert not [r for r in ranges if r.min == [-1.0]]
-
-
 def test_measuring_gives_the_channels_bounds_and_means(
     mobile: bytes, pictures: NDArray[np.float32]
 ) -> None:
