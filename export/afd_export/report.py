@@ -40,8 +40,7 @@ _MARGINS = [
     "shift is how far the stage moved its five next best classes against each other (the median of "
     "their pairs); the error explains a margin of six times what nine pictures of ten stay below "
     "(margin explained, in logits). Beyond the error: changed although the margin was larger; in "
-    "brackets "
-    "the share of pictures that may.",
+    "brackets the share of pictures that may.",
 ]
 
 
