@@ -147,7 +147,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from afd_mobile import distributed, training
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
-    from afd_mobile.datasets import list_images
+    from afd_mobile.picture_files import list_images
 
     images = list_images(arguments.images)
     device = distributed.device_of(arguments.device)
@@ -474,7 +474,7 @@ def _drift(arguments: argparse.Namespace) -> None:
     from afd_mobile import drift
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
-    from afd_mobile.datasets import list_images, read_image
+    from afd_mobile.picture_files import list_images, read_image
 
     images = list_images(arguments.images)[: arguments.limit]
     path = find_checkpoint(arguments.checkpoint)

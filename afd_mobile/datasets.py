@@ -1,4 +1,4 @@
-"""Pictures from folders: listing, decoding, and the crops that networks are fed with."""
+"""The crops of pictures that networks are fed with."""
 
 from __future__ import annotations
 
@@ -14,36 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from afd_mobile.degrade import QUALITIES, RGB, jpeg
-from afd_mobile.errors import InputError
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif"}
-
-
-def list_images(folder: Path) -> list[Path]:
-    """All pictures below `folder`, sorted, by suffix.
-
-    Raises:
-        InputError: no such folder, or none in it.
-    """
-    if not folder.is_dir():
-        raise InputError(f"no such image folder: {folder}")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not paths:
-        raise InputError(f"no pictures ({' '.join(sorted(SUFFIXES))}) in {folder}")
-    return paths
-
-
-def read_image(path: Path) -> RGB:
-    """Decodes one picture as RGB.
-
-    Raises:
-        InputError: it cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
-        raise InputError(f"cannot read picture {path}: {error}") from error
+from afd_mobile.picture_files import read_image
 
 
 def centre_crop(image: RGB, size: int) -> RGB:
@@ -54,7 +25,7 @@ def centre_crop(image: RGB, size: int) -> RGB:
     h, w = image.shape[:2]
     if (h, w) == (size, size):
         return image
-    image = _with_short_side(image, round(size * 256 / 224))
+    image = _with_short_side(_no_strip(image), round(size * 256 / 224))
     h, w = image.shape[:2]
     top, left = (h - size) // 2, (w - size) // 2
     return image[top : top + size, left : left + size]
@@ -83,6 +54,14 @@ def batches_of(loader: DataLoader[Any]) -> Iterator[Any]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _no_strip(image: RGB) -> RGB:
+    """The middle of what is more than four times as long as wide; enlarged, it takes gigabytes."""
+    h, w = image.shape[:2]
+    longest = 4 * min(h, w)
+    top, left = max(0, h - longest) // 2, max(0, w - longest) // 2
+    return image[top : top + longest, left : left + longest]
+
+
 def _with_short_side(image: RGB, short: int) -> RGB:
     h, w = image.shape[:2]
     scale = short / min(h, w)
@@ -107,7 +86,7 @@ class CompressedCrops(Dataset[tuple[RGB, RGB, float]]):
         rng = np.random.default_rng((self.seed, index))
         image = read_image(self.paths[rng.integers(len(self.paths))])
         if min(image.shape[:2]) < self.crop:
-            image = _with_short_side(image, self.crop)
+            image = _with_short_side(_no_strip(image), self.crop)
         top, left = (int(rng.integers(n - self.crop + 1)) for n in image.shape[:2])
         clean = image[top : top + self.crop, left : left + self.crop]
         clean = np.ascontiguousarray(clean[:, ::-1] if rng.random() < 0.5 else clean)

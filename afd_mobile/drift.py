@@ -20,11 +20,12 @@ from torch.nn.functional import pad
 
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone, Normalize
-from afd_mobile.datasets import centre_crop, nchw, read_image
+from afd_mobile.datasets import centre_crop, nchw
 from afd_mobile.dct import BLOCK, DctFrontEnd, coefficient_scale
 from afd_mobile.degrade import RGB, jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.fusion import fuse
+from afd_mobile.picture_files import read_image
 from afd_mobile.plotting import png
 
 QUALITIES = (10, 25, 50, 60)  # Fig. 4's

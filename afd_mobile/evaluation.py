@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from afd_mobile.datasets import batches_of, centre_crop, list_images, read_image
+from afd_mobile.datasets import batches_of, centre_crop
 from afd_mobile.degrade import Condition
 from afd_mobile.distributed import gather, rank, world
 from afd_mobile.errors import InputError
+from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.predictors import Predictor
 
 _BATCH = 8

@@ -25,13 +25,14 @@ from torch.utils.data import DataLoader
 
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone
-from afd_mobile.datasets import CompressedCrops, batches_of, nchw, read_image, spread_crops
+from afd_mobile.datasets import CompressedCrops, batches_of, nchw, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.distributed import mean_over_ranks, rank, world
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.files import write_whole
 from afd_mobile.objectives import OBJECTIVES
+from afd_mobile.picture_files import read_image
 from afd_mobile.validation import MAX_PICTURES, Validation, split
 
 SAVE_EVERY_S = 120.0

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afd_mobile.artifacts import InputRange
-from afd_mobile.datasets import centre_crop, list_images, read_image
+from afd_mobile.datasets import centre_crop
 from afd_mobile.degrade import QUALITIES, RGB, jpeg
 from afd_mobile.errors import InputError
+from afd_mobile.picture_files import list_images, read_image
 
 CONDITIONS = (None, *QUALITIES)  # None: clean
 

@@ -4,6 +4,7 @@ import math
 import multiprocessing
 import os
 import signal
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from afd_mobile.datasets import CompressedCrops, batches_of, centre_crop, list_images, read_image
+from afd_mobile.datasets import CompressedCrops, batches_of, centre_crop
 from afd_mobile.degrade import QUALITIES, jpeg
-from afd_mobile.errors import InputError
+from afd_mobile.picture_files import list_images, read_image
 
 RGB = NDArray[np.uint8]
 
@@ -23,42 +24,6 @@ def crops(
     photos: Path, *, size: int = 64, clean_share: float = 0.2, seed: int = 0
 ) -> CompressedCrops:
     return CompressedCrops(list_images(photos), size, clean_share=clean_share, seed=seed)
-
-
-def test_pictures_are_listed_recursively_and_sorted(tmp_path: Path) -> None:
-    (tmp_path / "deep" / "er").mkdir(parents=True)
-    (tmp_path / "folder.png").mkdir()
-    names = ["b.PNG", "a.jpeg", "deep/er/c.webp", "deep/d.avif"]
-    for name in (*names, "notes.txt", "x.gif"):
-        (tmp_path / name).touch()
-    assert list_images(tmp_path) == sorted(tmp_path / name for name in names)
-
-
-def test_no_folder_and_no_pictures_are_input_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such image folder"):
-        list_images(tmp_path / "none")
-    with pytest.raises(InputError, match="no pictures"):
-        list_images(tmp_path)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
-def test_every_mode_is_read_as_rgb(tmp_path: Path, photograph: RGB, mode: str) -> None:
-    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
-    Image.fromarray(photograph[:20, :30]).convert(mode).save(path)
-    image = read_image(path)
-    assert image.shape == (20, 30, 3) and image.dtype == np.uint8
-
-
-def test_what_cannot_be_decoded_is_an_input_error(tmp_path: Path, photos: Path) -> None:
-    whole = list_images(photos)[0].read_bytes()
-    for name, content in (("empty", b""), ("text", b"hello"), ("half", whole[: len(whole) // 2])):
-        path = tmp_path / f"{name}.png"
-        path.write_bytes(content)
-        with pytest.raises(InputError, match=rf"{name}\.png") as caught:
-            read_image(path)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="gone"):
-        read_image(tmp_path / "gone.png")
 
 
 @pytest.mark.parametrize("shape", [(300, 500), (500, 300), (90, 200), (224, 225), (512, 512)])
@@ -76,6 +41,36 @@ def test_centre_crop_is_the_centre() -> None:
     image[:, 256:] = 200  # the short side stays 256, so nothing is resized
     crop = centre_crop(image, 224)
     assert crop[:, :112].max() == 0 and crop[:, 112:].min() == 200
+
+
+@pytest.mark.parametrize("long", [(1, 6000), (6000, 1), (3, 65500)])
+def test_of_a_strip_the_middle_is_enlarged_in_little_memory(
+    tmp_path: Path, long: tuple[int, int]
+) -> None:
+    """Enlarged whole, 1 x 6000 pixels took 4.2 GB."""
+    strip = np.zeros((*long, 3), dtype=np.uint8)
+    centre = tuple(slice(max(0, n // 2 - 6), n // 2 + 6) for n in long)
+    strip[centre] = 200
+    path = tmp_path / "strip.png"
+    Image.fromarray(strip).save(path)
+    dataset = CompressedCrops([path], 64, clean_share=0, seed=0)
+    tracemalloc.start()
+    crop, (clean, _, _) = centre_crop(strip, 64), dataset[0]
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+    assert crop.shape == clean.shape == (64, 64, 3)
+    assert (crop == 200).all() and (clean == 200).all()
+
+
+@pytest.mark.parametrize("shape", [(100, 400), (400, 100), (300, 500)])
+def test_what_is_no_strip_is_scaled_whole(photograph: RGB, shape: tuple[int, int]) -> None:
+    image = np.resize(photograph, (*shape, 3))
+    h, w = shape
+    short = 256 / min(shape)
+    whole = Image.fromarray(image).resize((round(w * short), round(h * short)), Image.BILINEAR)
+    top, left = (whole.height - 224) // 2, (whole.width - 224) // 2
+    expected = np.asarray(whole)[top : top + 224, left : left + 224]
+    assert np.array_equal(centre_crop(image, 224), expected)
 
 
 def test_an_item_depends_on_seed_and_index_alone(photos: Path) -> None:

@@ -16,9 +16,10 @@ from scipy.fft import dctn
 from afd_mobile import drift
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.backbones import Backbone, Normalize, load_backbone
-from afd_mobile.datasets import centre_crop, list_images, read_image
+from afd_mobile.datasets import centre_crop
 from afd_mobile.degrade import jpeg
 from afd_mobile.errors import InputError
+from afd_mobile.picture_files import list_images, read_image
 
 RGB = NDArray[np.uint8]
 Array = NDArray[np.float64]

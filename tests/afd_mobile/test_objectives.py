@@ -13,7 +13,6 @@ from torch import Tensor, fx, nn
 from afd_mobile import objectives
 from afd_mobile.afd_module import PRESETS, AfdConfig, AfdModule
 from afd_mobile.backbones import Backbone
-from afd_mobile.datasets import list_images, read_image
 from afd_mobile.degrade import jpeg
 from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.objectives import (
@@ -23,6 +22,7 @@ from afd_mobile.objectives import (
     _known_cross_entropy,
     _normalized_mse,
 )
+from afd_mobile.picture_files import list_images, read_image
 
 CPU = torch.device("cpu")
 SIZE = 64

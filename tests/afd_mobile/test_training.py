@@ -18,11 +18,12 @@ from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.artifacts import sha256
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from afd_mobile.datasets import centre_crop, list_images, read_image
+from afd_mobile.datasets import centre_crop
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.fe_net import BlockScaleFeNet, UNetFeNet
 from afd_mobile.objectives import OBJECTIVES
+from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.training import CPU, Settings, _pictures_sha256, train
 from afd_mobile.validation import Validation, split
 from tests.afd_mobile.conftest import AfdTrain

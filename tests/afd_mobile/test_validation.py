@@ -12,8 +12,9 @@ from torchvision import models
 from afd_mobile import validation
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.backbones import Backbone, bundled_weights
-from afd_mobile.datasets import centre_crop, list_images, read_image
+from afd_mobile.datasets import centre_crop
 from afd_mobile.degrade import QUALITIES, jpeg
+from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.validation import Validation, split
 
 CPU = torch.device("cpu")

@@ -14,10 +14,10 @@ from afd_export.verify import run_torch
 from afd_mobile.artifacts import InputRange, Scope, read_manifest
 from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
-from afd_mobile.datasets import read_image
 from afd_mobile.degrade import CLEAN, QUALITIES, Condition, jpeg
 from afd_mobile.evaluation import Outcomes, evaluate, labelled_pictures
 from afd_mobile.litert import LiteRtModel
+from afd_mobile.picture_files import read_image
 from afd_mobile.predictors import open_predictor, plain_predictor
 from afd_mobile.resources import imagenet_classes
 
