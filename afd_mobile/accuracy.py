@@ -104,7 +104,7 @@ def accuracy_of(
     single = [recovered(i) for i, c in enumerate(conditions) if c.quality is not None]
     return Accuracy(
         len(outcomes.keys),
-        outcomes.unreadable,
+        list(outcomes.unreadable),
         rows,
         _estimate_or_none(np.mean(single, axis=0)) if shares and single else None,
     )

@@ -11,16 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 from afd_mobile.artifacts import sha256, to_json
 from afd_mobile.backbone_names import recorded_backbone, typed_backbone
-from afd_mobile.command import Parser, check_interrupted, one_of, positive, run_command
+from afd_mobile.command import (
+    Parser,
+    check_interrupted,
+    deferred_interruption,
+    one_of,
+    positive,
+    run_command,
+    seed,
+)
 from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition
 from afd_mobile.errors import InputError, OutputError, UsageError
 from afd_mobile.files import is_special, write_whole
 from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
 from afd_mobile.terminal import printable
 
+_SHOWN = 5  # pictures that cannot be read
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from afd_mobile.afd_module import AfdModule
     from afd_mobile.backbones import Backbone
+    from afd_mobile.degrade import RGB
     from afd_mobile.training import Progress
 
 
@@ -85,7 +98,13 @@ def _train_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="crop size in pixels; 8 divides it (default: %(default)s)",
     )
-    add("--seed", type=int, default=0, help="of crops and initial weights (default: %(default)s)")
+    add(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="of crops and initial weights (default: %(default)s)",
+    )
     add(
         "--drift-input",
         default="dct",
@@ -173,7 +192,7 @@ def _train(arguments: argparse.Namespace) -> None:
         arguments.seed,
         None if init is None else sha256(init),
     )
-    with distributed.ranks(device):
+    with distributed.ranks(device), deferred_interruption() as interrupted:
         steps = training.train(
             module,
             backbone,
@@ -183,18 +202,30 @@ def _train(arguments: argparse.Namespace) -> None:
             resume=arguments.resume,
             device=device,
             workers=arguments.workers,
+            stop=interrupted,
         )
         silent = distributed.rank() > 0
         # The delay: no bar before the first iteration, so that an error is one line.
-        with tqdm(total=arguments.iterations, unit="it", disable=silent, delay=0.01) as bar:
+        # In a log file a line every half minute is enough.
+        often_s = 0.1 if sys.stderr.isatty() else 30.0
+        with tqdm(
+            total=arguments.iterations, unit="it", disable=silent, delay=0.01, mininterval=often_s
+        ) as bar:
             for progress in steps:
-                check_interrupted()
+                for line in progress.said:
+                    tqdm.write(f"note: left out: {printable(line)}", file=sys.stderr)
                 bar.update(progress.iteration - bar.n)
                 bar.set_postfix(_postfix(progress), refresh=False)
+        if progress.saved:
+            raise KeyboardInterrupt(
+                f"iteration {progress.iteration} is saved in {state}; continue with --resume"
+            )
         if distributed.rank() > 0:
             return
+    check_interrupted()
     record = {
         "pictures": len(images),
+        "unreadable": progress.unreadable,
         **settings.as_dict(),
         "init": init and init.stem,
     }
@@ -377,14 +408,19 @@ def _eval(arguments: argparse.Namespace) -> None:
     )
     print(printable(f"{model.name} against {reference.name}"))
     print("\n".join(accuracy_report.text_table(report)))
-    if outcomes.unreadable:
-        shown = ", ".join(outcomes.unreadable[:5])
-        note = f"note: {len(outcomes.unreadable)} cannot be read: {shown}"
-        print(printable(note), file=sys.stderr)
+    _say_left_out(list(outcomes.unreadable.values()))
     if arguments.json:
         write_whole(arguments.json, to_json(report))
     if arguments.plot:
         write_whole(arguments.plot, accuracy_report.draw([report]))
+
+
+def _say_left_out(unreadable: list[str]) -> None:
+    """Five of them; --json names the others."""
+    for line in unreadable[:_SHOWN]:
+        print(f"note: left out: {printable(line)}", file=sys.stderr)
+    if len(unreadable) > _SHOWN:
+        print(f"note: left out: {len(unreadable) - _SHOWN} more", file=sys.stderr)
 
 
 def _class_names(labels: Path | None) -> tuple[list[str], str]:
@@ -486,13 +522,24 @@ def _drift(arguments: argparse.Namespace) -> None:
     module = checkpoint.module if backbone.tap == checkpoint.tap else None
     out: Path = arguments.out
     _make_folder(out)
-    curves = drift.measure_drift(backbone, module, tqdm(images, unit="picture"))
-    maps = drift.drift_maps(backbone, module, read_image(images[0]), QUALITIES)
+    unreadable: dict[Path, str] = {}
+
+    def pictures() -> Iterator[RGB]:
+        for image in tqdm(images, unit="picture"):
+            try:
+                yield read_image(image)
+            except InputError as error:
+                unreadable[image] = str(error)
+
+    curves = drift.measure_drift(backbone, module, pictures())
+    _say_left_out(list(unreadable.values()))
+    shown, *rest = (image for image in images if image not in unreadable)
+    maps = drift.drift_maps(backbone, module, read_image(shown), QUALITIES)
     content = {
         "checkpoint": path.stem,
         "tap": backbone.tap,
-        "pictures": len(images),
-        "map_picture": images[0].name,
+        "pictures": 1 + len(rest),
+        "map_picture": shown.name,
         "curves": [_as_lists(dataclasses.asdict(curve)) for curve in curves],
     }
     write_whole(out / "drift.json", to_json(content))

@@ -6,7 +6,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from types import FrameType
 from typing import NoReturn, TypeVar
@@ -81,17 +82,35 @@ def _run(command: Callable[[argparse.Namespace], None], parser: argparse.Argumen
             file=sys.stderr,
         )
         sys.exit(InputError.exit_code)
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; nothing is half-written", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        said = str(error) or "nothing is half-written"
+        print(f"{parser.prog}: interrupted; {printable(said)}", file=sys.stderr)
         sys.exit(130)
 
 
 _interruptions: list[int] = []
+_deferring = False
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
     _interruptions.append(number)
-    raise KeyboardInterrupt
+    if not _deferring or len(_interruptions) > 1:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def deferred_interruption() -> Iterator[Callable[[], bool]]:
+    """Inside, the first interruption raises nothing, and a second one does.
+
+    Yields:
+        Whether there was one: the command then ends at its next good place.
+    """
+    global _deferring
+    _deferring = True
+    try:
+        yield lambda: bool(_interruptions)
+    finally:
+        _deferring = False
 
 
 def check_interrupted() -> None:
@@ -115,6 +134,14 @@ def one_of(vocabulary: type[E]) -> Callable[[str], E]:
             raise argparse.ArgumentTypeError(f"{text!r} is none of {known}") from None
 
     return parse
+
+
+def seed(text: str) -> int:
+    """An argparse type: what numpy and torch both take."""
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{value} is not from 0 to 2**63 - 1")
+    return value
 
 
 def positive(text: str) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,7 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from afd_mobile.degrade import QUALITIES, RGB, jpeg
+from afd_mobile.errors import InputError
 from afd_mobile.picture_files import read_image
+
+# Where at most a tenth cannot be read, so many in a row do not happen.
+_DRAWS = 20
 
 
 def centre_crop(image: RGB, size: int) -> RGB:
@@ -31,9 +35,25 @@ def centre_crop(image: RGB, size: int) -> RGB:
     return image[top : top + size, left : left + size]
 
 
-def spread_crops(paths: list[Path], most: int, size: int) -> list[RGB]:
-    """Centre crops (size, size) of at most `most` pictures, evenly spread over `paths`."""
-    return [centre_crop(read_image(p), size) for p in paths[:: -(-len(paths) // most)]]
+def spread_crops(paths: list[Path], most: int, size: int) -> tuple[list[RGB], list[str]]:
+    """Centre crops (size, size) of at most `most` pictures, evenly spread over `paths`.
+
+    For one that cannot be read the next one is taken.
+
+    Returns:
+        The crops, and what was said of those that cannot be read.
+    """
+    step = -(-len(paths) // most) or 1
+    crops: list[RGB] = []
+    unreadable: list[str] = []
+    for first in range(0, len(paths), step):
+        for path in paths[first : first + step]:
+            try:
+                crops.append(centre_crop(read_image(path), size))
+                break
+            except InputError as error:
+                unreadable.append(str(error))
+    return crops, unreadable
 
 
 def nchw(pictures: Tensor) -> Tensor:
@@ -69,29 +89,91 @@ def _with_short_side(image: RGB, short: int) -> RGB:
     return np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BILINEAR))
 
 
-class CompressedCrops(Dataset[tuple[RGB, RGB, float]]):
-    """An endless, seeded stream of (clean, compressed, compressed share) training crops.
+class TrainingCrop(NamedTuple):
+    """Shapes: `clean` and `compressed` are (crop, crop, 3) uint8.
+
+    Attributes:
+        compressed_share: 1; 0 of a crop left clean; NaN of one compressed only lightly, neither to
+            repair nor to leave alone.
+        picture: index of the picture that it was cut from.
+        unreadable: the pictures drawn before that one, by index, and why they cannot be read.
+    """
+
+    clean: RGB
+    compressed: RGB
+    compressed_share: float
+    picture: int
+    unreadable: dict[int, str]
+
+
+class CompressedCrops(Dataset[TrainingCrop]):
+    """An endless, seeded stream of training crops.
 
     Item `i` depends on `seed` and `i` alone, so a resumed training sees the same crops, however
-    many processes read them. One in `1 / clean_share` is left clean (share 0) or compressed only
-    lightly (QF 40 to 95, share NaN: neither to repair nor to leave alone); all others are 1.
+    many processes read them. One in `1 / clean_share` is left clean or compressed only lightly
+    (QF 40 to 95). For a picture that cannot be read another one is drawn; where none of many can,
+    the crop is black, and `unreadable` says so.
 
-    Shapes: both (crop, crop, 3) uint8. Compression comes after cropping, as in ImageNet-C.
+    Compression comes after cropping, as in ImageNet-C.
     """
 
     def __init__(self, paths: list[Path], crop: int, *, clean_share: float, seed: int) -> None:
         self.paths, self.crop, self.clean_share, self.seed = paths, crop, clean_share, seed
 
-    def __getitem__(self, index: int) -> tuple[RGB, RGB, float]:
+    def __getitem__(self, index: int) -> TrainingCrop:
         rng = np.random.default_rng((self.seed, index))
-        image = read_image(self.paths[rng.integers(len(self.paths))])
+        image, picture, unreadable = self._draw(rng)
         if min(image.shape[:2]) < self.crop:
             image = _with_short_side(_no_strip(image), self.crop)
         top, left = (int(rng.integers(n - self.crop + 1)) for n in image.shape[:2])
         clean = image[top : top + self.crop, left : left + self.crop]
         clean = np.ascontiguousarray(clean[:, ::-1] if rng.random() < 0.5 else clean)
+        compressed, share = self._compressed(clean, rng)
+        return TrainingCrop(clean, compressed, share, picture, unreadable)
+
+    def _draw(self, rng: np.random.Generator) -> tuple[RGB, int, dict[int, str]]:
+        unreadable: dict[int, str] = {}
+        for _ in range(_DRAWS):
+            picture = int(rng.integers(len(self.paths)))
+            try:
+                return read_image(self.paths[picture]), picture, unreadable
+            except InputError as error:
+                unreadable[picture] = str(error)
+        return np.zeros((self.crop, self.crop, 3), np.uint8), picture, unreadable
+
+    def _compressed(self, clean: RGB, rng: np.random.Generator) -> tuple[RGB, float]:
         if rng.random() >= self.clean_share:
-            return clean, jpeg(clean, int(rng.choice(QUALITIES))), 1.0
+            return jpeg(clean, int(rng.choice(QUALITIES))), 1.0
         if rng.random() < 0.5:
-            return clean, clean, 0.0
-        return clean, jpeg(clean, int(rng.integers(40, 96))), math.nan
+            return clean, 0.0
+        return jpeg(clean, int(rng.integers(40, 96))), math.nan
+
+
+class DrawnPictures:
+    """Which of the training's pictures were drawn, and which of those cannot be read."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.drawn: set[int] = set()
+        self.unreadable: set[int] = set()
+
+    def note(self, crops: Iterable[tuple[int, dict[int, str]]]) -> list[str]:
+        """Takes `picture` and `unreadable` of crops; returns what is new of the unreadable."""
+        said = []
+        for picture, unreadable in crops:
+            said += [text for i, text in unreadable.items() if i not in self.unreadable]
+            self.unreadable |= unreadable.keys()
+            self.drawn |= {picture, *unreadable}
+        return said
+
+    def refusal(self) -> str | None:
+        """Why there are too many: certainly more than a tenth of all cannot be read."""
+        found, drawn = len(self.unreadable), len(self.drawn)
+        # Pictures are drawn at random: five standard deviations above a tenth are no chance.
+        by_chance = drawn / 10 + 5 * math.sqrt(0.09 * drawn)
+        if found <= min(self.total / 10, by_chance):
+            return None
+        return (
+            f"{found} of the {drawn} pictures drawn so far, of {self.total}, cannot be read: more "
+            "than a tenth; remove them from --images, or convert them"
+        )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ from afd_mobile.dct import BLOCK, DctFrontEnd, coefficient_scale
 from afd_mobile.degrade import RGB, jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.fusion import fuse
-from afd_mobile.picture_files import read_image
 from afd_mobile.plotting import png
 
 QUALITIES = (10, 25, 50, 60)  # Fig. 4's
@@ -162,7 +160,7 @@ def drift_maps(
 def measure_drift(
     backbone: Backbone,
     module: AfdModule | None,
-    images: Iterable[Path],
+    images: Iterable[RGB],
     qualities: Sequence[int] = QUALITIES,
 ) -> list[Curve]:
     """One curve a quality, in their order, over all blocks of all pictures' centre crops.
@@ -173,13 +171,13 @@ def measure_drift(
         module: what corrects the features, in eval mode; it is fused first.
 
     Raises:
-        InputError: no picture, one that cannot be read, or features that do not fit.
+        InputError: no picture, or features that do not fit.
     """
     fused = None if module is None else fuse(module)
     bins = int(180 / BIN_DEGREES) + 1
     sums = np.zeros((len(qualities), 4, bins))
-    for path in images:
-        maps = _drift_maps(backbone, fused, read_image(path), qualities)
+    for image in images:
+        maps = _drift_maps(backbone, fused, image, qualities)
         for i, drift in enumerate(maps):
             sums[i] += _binned(drift, bins)
     if not sums.any():

@@ -36,14 +36,14 @@ class Outcomes:
 
     Attributes:
         keys: of the P pictures.
-        unreadable: of the pictures left out.
+        unreadable: the keys of the pictures left out, and why.
         top1, top5: (P, C), whether the label is the classifier's first, one of its first five.
         reference_top1, reference_top5: the same of the reference.
         agreement: (P, C), whether both have the same first.
     """
 
     keys: list[str]
-    unreadable: list[str]
+    unreadable: dict[str, str]
     top1: NDArray[np.uint8]
     top5: NDArray[np.uint8]
     reference_top1: NDArray[np.uint8]
@@ -129,12 +129,10 @@ def evaluate(
         collate_fn=list,
     )
     rows: list[tuple[str, NDArray[np.uint8]]] = []
-    unreadable: list[str] = []
+    unreadable: dict[str, str] = {}
     for batch in batches_of(loader):
-        for i, images in batch:
-            if images is None:
-                unreadable.append(own[i].key)
-        read = [(own[i], images) for i, images in batch if images is not None]
+        unreadable |= {own[i].key: found for i, found in batch if isinstance(found, str)}
+        read = [(own[i], found) for i, found in batch if not isinstance(found, str)]
         if read:
             stack = np.concatenate([images for _, images in read])
             labels = np.repeat([p.label for p, _ in read], len(conditions))
@@ -144,13 +142,13 @@ def evaluate(
         yield len(batch)
     shares = gather((rows, unreadable))
     by_key = dict(row for share in shares for row in share[0])
+    left_out = {key: why for share in shares for key, why in share[1].items()}
     if not by_key:
-        raise InputError(f"none of the {len(pictures)} pictures can be read")
+        first = left_out[pictures[0].key]
+        raise InputError(f"none of the {len(pictures)} pictures can be read; first: {first}")
     keys = [p.key for p in pictures if p.key in by_key]
     table = np.stack([by_key[key] for key in keys])
-    yield Outcomes(
-        keys, sorted(key for share in shares for key in share[1]), *np.moveaxis(table, 2, 0)
-    )
+    yield Outcomes(keys, dict(sorted(left_out.items())), *np.moveaxis(table, 2, 0))
 
 
 def _hits(
@@ -183,8 +181,8 @@ def _in_top5(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[
     return result
 
 
-class _Degraded(Dataset[tuple[int, NDArray[np.uint8] | None]]):
-    """Item i: picture i under every condition, (C, S, S, 3); None where it cannot be read."""
+class _Degraded(Dataset[tuple[int, NDArray[np.uint8] | str]]):
+    """Item i: picture i under every condition, (C, S, S, 3), or why it cannot be read."""
 
     def __init__(
         self, pictures: list[LabelledPicture], conditions: Sequence[Condition], size: int
@@ -194,10 +192,10 @@ class _Degraded(Dataset[tuple[int, NDArray[np.uint8] | None]]):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, i: int) -> tuple[int, NDArray[np.uint8] | None]:
+    def __getitem__(self, i: int) -> tuple[int, NDArray[np.uint8] | str]:
         picture = self.pictures[i]
         try:
             image = centre_crop(read_image(picture.path), self.size)
-        except InputError:
-            return i, None
+        except InputError as error:
+            return i, str(error)
         return i, np.stack([c.apply(image, picture.key) for c in self.conditions])

@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from timm.optim import Muon
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -25,14 +24,20 @@ from torch.utils.data import DataLoader
 
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone
-from afd_mobile.datasets import CompressedCrops, batches_of, nchw, spread_crops
+from afd_mobile.datasets import (
+    CompressedCrops,
+    DrawnPictures,
+    TrainingCrop,
+    batches_of,
+    nchw,
+    spread_crops,
+)
 from afd_mobile.degrade import QUALITIES, jpeg
-from afd_mobile.distributed import mean_over_ranks, rank, world
+from afd_mobile.distributed import gather, mean_over_ranks, rank, world
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.files import write_whole
 from afd_mobile.objectives import OBJECTIVES
-from afd_mobile.picture_files import read_image
 from afd_mobile.validation import MAX_PICTURES, Validation, split
 
 SAVE_EVERY_S = 120.0
@@ -120,16 +125,22 @@ class Settings:
 
 @dataclass(frozen=True)
 class Progress:
-    """Attributes: iterations done, the last one's loss, its running mean, the learning curve.
-
-    The curve's points hold `crops` seen, the `agreement` on held-out pictures by condition, and
-    the mean `recovered_share` of it.
+    """Attributes:
+    iteration, loss, smooth_loss: how many are done, the last one's loss, its running mean.
+    curve: the learning curve. Its points hold `crops` seen, the `agreement` on held-out pictures
+        by condition, and the mean `recovered_share` of it.
+    unreadable: how many of the training's pictures are known to be so.
+    said: what is to be said of pictures that turned out to be so in this iteration.
+    saved: the training was asked to stop, and can be resumed from here.
     """
 
     iteration: int
     loss: float
     smooth_loss: float
     curve: list[dict[str, Any]]
+    unreadable: int
+    said: list[str]
+    saved: bool
 
 
 def train(
@@ -142,17 +153,21 @@ def train(
     resume: bool,
     device: torch.device = CPU,
     workers: int = 1,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
     """Trains `module` in place, yielding after every iteration; at the end it holds the result.
 
-    The state is saved every two minutes, and `resume` continues from it with the very crops,
-    optimiser and averages it would have had. Under `torchrun` the ranks share every batch.
+    The state is saved every two minutes and when it is asked to stop, and `resume` continues from
+    it with the very crops, optimiser and averages it would have had. Under `torchrun` the ranks
+    share every batch. For a picture that cannot be read another one is drawn.
 
     Args:
         workers: processes that read and compress crops, for this rank.
+        stop: asked after every iteration.
 
     Raises:
-        InputError: an unreadable picture, a state of other settings, or a loss that is not finite.
+        InputError: more than a tenth of the pictures cannot be read, a state of other settings, or
+            a loss that is not finite.
         UsageError: a batch that the ranks cannot share.
     """
     recipe = RECIPES[settings.objective]
@@ -162,52 +177,66 @@ def train(
             f"--batch {settings.batch} cannot be shared by {world()} processes; "
             f"use a multiple of {world()}"
         )
-    for path in images:
-        read_image(path)
     module.to(device).to(memory_format=torch.channels_last).train()
     optimizer = recipe.optimizer(module.parameters(), recipe.learning_rate)
     average = AveragedModel(module, multi_avg_fn=_ema(recipe.ema))
     training_images, held_out = split(images)
-    run = _Run(state_path, _identity(settings, module, backbone, images), optimizer, average)
+    identity = _identity(settings, module, backbone, images)
+    run = _Run(state_path, identity, optimizer, average, DrawnPictures(len(training_images)))
     start = run.load(module) if resume else 0
     step: nn.Module = OBJECTIVES[settings.objective](module, backbone, settings.crop, device)
     if world() > 1:
         step = DistributedDataParallel(step, forward_sync_buffers=False)
-    validation = Validation(backbone, held_out, device) if held_out and rank() == 0 else None
-    crops = CompressedCrops(
-        training_images, settings.crop, clean_share=recipe.clean_share, seed=settings.seed
-    )
+    validation: Validation | None = None
     loader = DataLoader(
-        crops,
+        CompressedCrops(
+            training_images, settings.crop, clean_share=recipe.clean_share, seed=settings.seed
+        ),
         batch_sampler=_Batches(start, iterations, settings.batch, rank() * share, share),
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
     )
     if start == iterations:  # stopped between its last state and its result
-        yield Progress(start, run.smooth_loss, run.smooth_loss, run.curve)
+        yield run.progress(start, run.smooth_loss, [], saved=False)
     saved = time.monotonic()
     for iteration, batch in enumerate(batches_of(loader), start=start + 1):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * recipe.schedule(iteration / iterations)
-        clean, compressed, compressed_share = (x.to(device, non_blocking=True) for x in batch)
+        *tensors, draws = batch
+        clean, compressed, compressed_share = (x.to(device, non_blocking=True) for x in tensors)
         loss = step(nchw(clean), nchw(compressed), compressed_share)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         average.update_parameters(module)
-        value = mean_over_ranks(loss).item()
+        said = run.pictures.note(draws)
+        refusal = run.pictures.refusal()
+        # One exchange, so that all ranks end at the same iteration.
+        value, stopping, refused = _means(loss, stop(), refusal is not None)
+        if refused:
+            raise InputError(refusal or "another process drew too many unreadable pictures")
         if not math.isfinite(value):
             raise InputError(f"the loss became {value} at iteration {iteration}")
         before = value if math.isnan(run.smooth_loss) else run.smooth_loss
         run.smooth_loss = 0.98 * before + 0.02 * value
-        if validation and iteration % max(1, iterations // VALIDATIONS) == 0:
-            crops_seen, averaged = iteration * settings.batch, cast(AfdModule, average.module)
-            run.curve.append(_curve_point(crops_seen, run.smooth_loss, validation, averaged))
-        if time.monotonic() - saved > SAVE_EVERY_S or iteration == iterations:
+        if rank() == 0 and iteration % max(1, iterations // VALIDATIONS) == 0:
+            if validation is None:  # not sooner: reading its pictures would delay the start
+                held_out_crops, broken = spread_crops(held_out, MAX_PICTURES, backbone.input_size)
+                said += broken
+                held_out = held_out if held_out_crops else []
+                validation = Validation(backbone, held_out_crops, device) if held_out else None
+            if validation is not None:
+                crops_seen, averaged = iteration * settings.batch, cast(AfdModule, average.module)
+                run.curve.append(_curve_point(crops_seen, run.smooth_loss, validation, averaged))
+        if iteration == iterations:
+            run.pictures.unreadable = set().union(*gather(run.pictures.unreadable))
+        if stopping or time.monotonic() - saved > SAVE_EVERY_S or iteration == iterations:
             run.save(iteration, module)
             saved = time.monotonic()
-        yield Progress(iteration, value, run.smooth_loss, run.curve)
+        yield run.progress(iteration, value, said, saved=bool(stopping))
+        if stopping:
+            return
     module.load_state_dict(average.module.state_dict())
     module.eval()
     sharpen_strength(module, training_images, backbone.input_size)
@@ -221,7 +250,7 @@ def sharpen_strength(module: AfdModule, images: list[Path], size: int) -> None:
     """
     if not isinstance(module.fe_net, BlockScaleFeNet):
         return
-    crops = spread_crops(images, MAX_PICTURES, size)
+    crops, _ = spread_crops(images, MAX_PICTURES, size)
     device = next(module.parameters()).device
 
     def maps(quality: int | None) -> Tensor:
@@ -263,14 +292,22 @@ class _Batches:
 
 
 def _collate(
-    crops: list[tuple[NDArray[np.uint8], NDArray[np.uint8], float]],
-) -> tuple[Tensor, Tensor, Tensor]:
-    clean, compressed, share = zip(*crops, strict=True)
+    crops: list[TrainingCrop],
+) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, dict[int, str]]]]:
     return (
-        torch.from_numpy(np.stack(clean)),
-        torch.from_numpy(np.stack(compressed)),
-        torch.tensor(share),
+        torch.from_numpy(np.stack([crop.clean for crop in crops])),
+        torch.from_numpy(np.stack([crop.compressed for crop in crops])),
+        torch.tensor([crop.compressed_share for crop in crops]),
+        [(crop.picture, crop.unreadable) for crop in crops],
     )
+
+
+def _means(loss: Tensor, *flags: bool) -> list[float]:
+    """Over all ranks."""
+    means: list[float] = mean_over_ranks(
+        torch.stack([loss.detach(), *loss.new_tensor(flags)])
+    ).tolist()
+    return means
 
 
 # --- state --------------------------------------------------------------------------------------
@@ -296,26 +333,29 @@ _OTHER = {
     "pictures_sha256": "--images holds other pictures",
 }
 _END_BYTES = 32 * 1024
+_LOOKED_INTO = 1000  # files
 
 
 def _pictures_sha256(images: list[Path]) -> str:
-    """Over the pictures' paths below their common folder, sizes, first and last bytes.
+    """Over the pictures' paths below their common folder, and sizes; of 1,000 also both ends.
 
-    Small files are read whole. Of large ones both ends are enough, and spare a folder of 100,000
-    photographs minutes of reading at every start: another picture or quality of JPEG, WebP or AVIF
-    has another size, or another beginning, and the end of a PNG holds sums over all of it. What
-    goes unseen: a few bytes changed in the middle of a large file, as in a BMP.
+    Reading more would delay the start on a folder of 100,000 photographs by minutes, and another
+    picture or quality of JPEG, WebP or AVIF has another size, or another beginning; the end of a
+    PNG holds sums over all of it. What goes unseen: a few bytes changed in the middle of a large
+    file, as in a BMP, and in a large folder a picture of the very same name and size.
     """
     root = os.path.commonpath([path.parent for path in images])
     digest = hashlib.sha256()
-    for path in images:
+    step = -(-len(images) // _LOOKED_INTO)
+    for number, path in enumerate(images):
         name = os.fsencode(path.relative_to(root))
-        size = path.stat().st_size
+        size = path.stat().st_size if path.exists() else 0  # a link may lead nowhere
         digest.update(b"%d %b %d " % (len(name), name, size))
-        with path.open("rb") as file:
-            digest.update(file.read(_END_BYTES))
-            file.seek(max(_END_BYTES, size - _END_BYTES))
-            digest.update(file.read(_END_BYTES))
+        if size and number % step == 0:
+            with path.open("rb") as file:
+                digest.update(file.read(_END_BYTES))
+                file.seek(max(_END_BYTES, size - _END_BYTES))
+                digest.update(file.read(_END_BYTES))
     return digest.hexdigest()
 
 
@@ -327,8 +367,13 @@ class _Run:
     identity: dict[str, Any]
     optimizer: torch.optim.Optimizer
     average: AveragedModel
+    pictures: DrawnPictures
     curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     smooth_loss: float = math.nan
+
+    def progress(self, iteration: int, loss: float, said: list[str], *, saved: bool) -> Progress:
+        unreadable = len(self.pictures.unreadable)
+        return Progress(iteration, loss, self.smooth_loss, self.curve, unreadable, said, saved)
 
     def save(self, iteration: int, module: AfdModule) -> None:
         if rank() != 0:
@@ -342,6 +387,8 @@ class _Run:
             "average": self.average.state_dict(),
             "curve": self.curve,
             "smooth_loss": self.smooth_loss,
+            "drawn": torch.tensor(sorted(self.pictures.drawn)),
+            "unreadable": torch.tensor(sorted(self.pictures.unreadable), dtype=torch.int64),
         }
         torch.save(state, buffer)
         write_whole(self.path, buffer.getvalue())
@@ -387,4 +434,6 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
         self.curve, self.smooth_loss = list(state["curve"]), smooth_loss
+        self.pictures.drawn = set(state["drawn"].tolist())
+        self.pictures.unreadable = set(state["unreadable"].tolist())
         return iteration

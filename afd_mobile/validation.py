@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone, classifier
-from afd_mobile.datasets import spread_crops
-from afd_mobile.degrade import QUALITIES, jpeg
+from afd_mobile.degrade import QUALITIES, RGB, jpeg
 from afd_mobile.fusion import fuse
 
 MAX_PICTURES = 128
@@ -29,12 +28,11 @@ class Validation:
     """Share of held-out pictures whose top-1 is that of the clean picture, at every quality.
 
     Args:
-        images: at most MAX_PICTURES of them are used, evenly spread; centre crops.
+        crops: held-out pictures, (S, S, 3) each; at least one.
     """
 
-    def __init__(self, backbone: Backbone, images: list[Path], device: torch.device) -> None:
+    def __init__(self, backbone: Backbone, crops: list[RGB], device: torch.device) -> None:
         self.backbone, self.device = backbone, device
-        crops = spread_crops(images, MAX_PICTURES, backbone.input_size)
         self.pictures = {
             quality: np.stack([jpeg(crop, quality) for crop in crops])
             for quality in (None, *QUALITIES)

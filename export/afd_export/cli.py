@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, to_json
 from afd_mobile.backbone_names import typed_backbone
-from afd_mobile.command import Parser, check_interrupted, one_of, positive, run_command
+from afd_mobile.command import Parser, check_interrupted, one_of, positive, run_command, seed
 from afd_mobile.errors import AfdError, ConversionError, ParityError
 from afd_mobile.resources import DEFAULT_CHECKPOINT
 from afd_mobile.terminal import printable
@@ -116,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
         help="write int8.md and int8.png as well: where int8 loses precision, worst layers first",
     )
     add("--out", type=Path, metavar="DIR", help="export folder (default: exports/<name>)")
-    add("--seed", type=int, default=0, help="of random weights (default: %(default)s)")
+    add(
+        "--seed", type=seed, default=0, metavar="N", help="of random weights (default: %(default)s)"
+    )
     add("--json", action="store_true", help="print the manifest alone")
     add("--force", action="store_true", help="replace an existing export folder")
     return parser

@@ -23,7 +23,7 @@ def outcomes_of(top1: Any, reference_top1: Any, **others: Any) -> Outcomes:
     ones = np.ones_like(hits["top1"])
     rest = {name: ones for name in ("top5", "reference_top5", "agreement") if name not in hits}
     keys = [str(i) for i in range(len(ones))]
-    return Outcomes(keys=keys, unreadable=["broken"], **hits, **rest)
+    return Outcomes(keys=keys, unreadable={"broken": "why"}, **hits, **rest)
 
 
 def columns(count: int, *hits: int) -> Hits:

@@ -34,7 +34,7 @@ def make_report(
     rng = np.random.default_rng(seed)
     shares = np.linspace(0.9, 0.2, len(conditions))
     tables = (rng.random((5, 50, len(conditions))) < shares).astype(np.uint8)
-    outcomes = Outcomes([str(i) for i in range(50)], ["a/broken.png"], *tables)
+    outcomes = Outcomes([str(i) for i in range(50)], {"a/broken.png": "why"}, *tables)
     accuracy = accuracy_of(outcomes, conditions)
     return report_of(accuracy, model=model, sha256="0" * 64, reference="plain")
 

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from afd_mobile.datasets import CompressedCrops, batches_of, centre_crop
+from afd_mobile.datasets import (
+    CompressedCrops,
+    DrawnPictures,
+    batches_of,
+    centre_crop,
+    spread_crops,
+)
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.picture_files import list_images, read_image
 
@@ -55,7 +61,7 @@ def test_of_a_strip_the_middle_is_enlarged_in_little_memory(
     Image.fromarray(strip).save(path)
     dataset = CompressedCrops([path], 64, clean_share=0, seed=0)
     tracemalloc.start()
-    crop, (clean, _, _) = centre_crop(strip, 64), dataset[0]
+    crop, (clean, *_) = centre_crop(strip, 64), dataset[0]
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
     assert crop.shape == clean.shape == (64, 64, 3)
@@ -67,7 +73,9 @@ def test_what_is_no_strip_is_scaled_whole(photograph: RGB, shape: tuple[int, int
     image = np.resize(photograph, (*shape, 3))
     h, w = shape
     short = 256 / min(shape)
-    whole = Image.fromarray(image).resize((round(w * short), round(h * short)), Image.BILINEAR)
+    whole = Image.fromarray(image).resize(
+        (round(w * short), round(h * short)), Image.Resampling.BILINEAR
+    )
     top, left = (whole.height - 224) // 2, (whole.width - 224) // 2
     expected = np.asarray(whole)[top : top + 224, left : left + 224]
     assert np.array_equal(centre_crop(image, 224), expected)
@@ -77,9 +85,9 @@ def test_an_item_depends_on_seed_and_index_alone(photos: Path) -> None:
     forwards, backwards = crops(photos), crops(photos)
     items = [forwards[i] for i in range(8)]
     for i in reversed(range(8)):
-        (clean, compressed, share), again = items[i], backwards[i]
+        (clean, compressed, share, *draws), again = items[i], backwards[i]
         assert np.array_equal(clean, again[0]) and np.array_equal(compressed, again[1])
-        assert np.array_equal(share, again[2], equal_nan=True)
+        assert np.array_equal(share, again[2], equal_nan=True) and draws == list(again[3:])
     assert any(not np.array_equal(items[i][0], crops(photos, seed=1)[i][0]) for i in range(8))
     assert len({item[0].tobytes() for item in items}) > 1
 
@@ -88,7 +96,7 @@ def test_crops_come_from_the_pictures_plain_or_mirrored(photos: Path) -> None:
     pictures = [read_image(p) for p in list_images(photos)]
     mirrored = set()
     for i in range(12):
-        clean, compressed, _ = crops(photos)[i]
+        clean, compressed, *_ = crops(photos)[i]
         assert clean.shape == compressed.shape == (64, 64, 3)
         found = [
             flip
@@ -104,7 +112,7 @@ def test_crops_come_from_the_pictures_plain_or_mirrored(photos: Path) -> None:
 
 
 def test_a_picture_smaller_than_the_crop_is_enlarged(photos: Path) -> None:
-    clean, compressed, _ = crops(photos, size=128)[0]
+    clean, compressed, *_ = crops(photos, size=128)[0]
     assert clean.shape == compressed.shape == (128, 128, 3)
 
 
@@ -113,7 +121,7 @@ def quality_classes(photos: Path, clean_share: float, n: int) -> dict[str, float
     dataset = crops(photos, size=16, clean_share=clean_share)
     counts = {"clean": 0, "heavy": 0, "light": 0}
     for i in range(n):
-        clean, compressed, share = dataset[i]
+        clean, compressed, share, *_ = dataset[i]
         if np.array_equal(clean, compressed):
             counts["clean"] += 1
             assert share == 0
@@ -136,6 +144,95 @@ def test_half_of_the_clean_share_is_clean_and_half_light(photos: Path) -> None:
 
 def test_no_clean_share_compresses_every_crop(photos: Path) -> None:
     assert quality_classes(photos, 0.0, 60)["heavy"] == 1
+
+
+def test_pictures_are_thinned_evenly_and_the_next_one_is_taken_for_a_broken_one(
+    tmp_path: Path, photograph: RGB
+) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(9)]
+    for i, path in enumerate(paths):
+        Image.fromarray(photograph[i : i + 16, :16]).save(path)
+    for i in (3, 6, 7, 8):
+        paths[i].write_bytes(b"no picture")
+    found, unreadable = spread_crops(paths, 3, 16)
+    assert len(found) == 2  # of 6, 7 and 8 none can be read
+    for crop, i in zip(found, (0, 4), strict=True):
+        assert np.array_equal(crop, photograph[i : i + 16, :16])
+    assert [text.split(":")[0] for text in unreadable] == [
+        f"cannot read picture {paths[i]}" for i in (3, 6, 7, 8)
+    ]
+    assert spread_crops([], 3, 16) == ([], [])
+    assert len(spread_crops(paths[:3], 128, 16)[0]) == 3
+
+
+def with_broken(tmp_path: Path, photograph: RGB, readable: int, broken: int) -> list[Path]:
+    paths = [tmp_path / f"{i:03}.png" for i in range(readable + broken)]
+    for i, path in enumerate(paths):
+        if i < broken:
+            path.write_bytes(b"no picture")
+        else:
+            Image.fromarray(photograph[i : i + 20, :20]).save(path)
+    return paths
+
+
+def test_for_a_broken_picture_another_one_is_drawn(tmp_path: Path, photograph: RGB) -> None:
+    paths = with_broken(tmp_path, photograph, readable=6, broken=2)
+    datasets = [CompressedCrops(paths, 16, clean_share=0, seed=0) for _ in range(2)]
+    crops = [datasets[0][i] for i in range(40)]
+    assert {crop.picture for crop in crops} == {2, 3, 4, 5, 6, 7}
+    assert {i for crop in crops for i in crop.unreadable} == {0, 1}
+    for crop in crops:
+        source = read_image(paths[crop.picture])
+        windows = np.lib.stride_tricks.sliding_window_view(source, (16, 16, 3))
+        assert any(
+            np.array_equal(window, clean)
+            for window in windows.reshape(-1, 16, 16, 3)
+            for clean in (crop.clean, crop.clean[:, ::-1])
+        )
+        assert all(text.startswith(f"cannot read picture {paths[i]}: ")
+                   for i, text in crop.unreadable.items())  # fmt: skip
+    again = [datasets[1][i] for i in reversed(range(40))][::-1]
+    assert [crop[3:] for crop in again] == [crop[3:] for crop in crops]
+
+
+def test_where_none_can_be_read_a_crop_says_so(tmp_path: Path, photograph: RGB) -> None:
+    paths = with_broken(tmp_path, photograph, readable=0, broken=3)
+    crop = CompressedCrops(paths, 16, clean_share=0, seed=0)[0]
+    assert set(crop.unreadable) == {0, 1, 2} and crop.clean.shape == (16, 16, 3)
+
+
+def test_what_is_unreadable_is_said_once() -> None:
+    pictures = DrawnPictures(100)
+    assert pictures.note([(5, {}), (6, {1: "one", 2: "two"})]) == ["one", "two"]
+    assert pictures.note([(5, {2: "two"}), (7, {3: "three"})]) == ["three"]
+    assert pictures.drawn == {1, 2, 3, 5, 6, 7} and pictures.unreadable == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("total", "drawn", "unreadable", "refused"),
+    [
+        (1, 1, 1, True),
+        (9, 3, 1, True),
+        (10, 10, 1, False),
+        (100, 100, 10, False),
+        (100, 60, 11, True),  # it is known of more than a tenth of all
+        (10**5, 1, 1, False),
+        (10**5, 100, 24, False),  # 10 on average of a tenth; 24 may be chance
+        (10**5, 100, 26, True),
+        (10**5, 10**4, 1100, False),
+        (10**5, 10**4, 1200, True),
+        (10**5, 10**5, 10**4, False),
+    ],
+)
+def test_more_than_a_tenth_is_refused_as_soon_as_it_is_certain(
+    total: int, drawn: int, unreadable: int, refused: bool
+) -> None:
+    pictures = DrawnPictures(total)
+    pictures.drawn, pictures.unreadable = set(range(drawn)), set(range(unreadable))
+    said = pictures.refusal()
+    assert (said is not None) == refused
+    if said:
+        assert f"{unreadable} of the {drawn} pictures drawn so far, of {total}, cannot" in said
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

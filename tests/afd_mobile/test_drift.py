@@ -171,7 +171,7 @@ def test_maps_equal_eq_1_and_2_position_by_position(
 def test_drift_grows_with_compression_and_with_the_dct_angle(
     first_layer: Backbone, photos: Path
 ) -> None:
-    curves = drift.measure_drift(first_layer, None, list_images(photos))
+    curves = drift.measure_drift(first_layer, None, map(read_image, list_images(photos)))
     assert tuple(c.quality for c in curves) == drift.QUALITIES == (10, 25, 50, 60)
     means = [c.mean_before for c in curves]
     assert means == sorted(means, reverse=True) and means[0] > 1.3 * means[-1]
@@ -185,7 +185,7 @@ def test_curves_hold_the_blocks_of_all_maps(
     first_layer: Backbone, module: AfdModule, photos: Path
 ) -> None:
     paths = list_images(photos)
-    (curve,) = drift.measure_drift(first_layer, module, iter(paths), [10])
+    (curve,) = drift.measure_drift(first_layer, module, map(read_image, paths), [10])
     maps = [drift.drift_maps(first_layer, module, read_image(p), [10])[0] for p in paths]
     dct_angle = np.stack([m.dct_angle for m in maps]).ravel()
     before = np.stack([m.before for m in maps]).ravel()
@@ -212,7 +212,7 @@ def test_no_correction_leaves_the_drift_as_it_is(
     first_layer: Backbone, module: AfdModule, photos: Path
 ) -> None:
     module.reset_to_identity()
-    (curve,) = drift.measure_drift(first_layer, module, list_images(photos), [10])
+    (curve,) = drift.measure_drift(first_layer, module, map(read_image, list_images(photos)), [10])
     assert curve.after is not None and np.array_equal(curve.after, curve.before)
     assert curve.mean_after == curve.mean_before > 0
 
@@ -224,15 +224,8 @@ def test_blocks_without_features_do_not_count(photos: Path) -> None:
     (found,) = drift.drift_maps(backbone, None, read_image(path), [10])
     assert np.isnan(found.before[-1]).all() and np.isnan(found.before[:, -1]).all()
     assert np.isfinite(found.before[:-1, :-1]).all()
-    (curve,) = drift.measure_drift(backbone, None, [path], [10])
+    (curve,) = drift.measure_drift(backbone, None, [read_image(path)], [10])
     assert curve.mean_before == pytest.approx(found.before[:-1, :-1].mean())
-
-
-def test_a_broken_picture_is_named(first_layer: Backbone, tmp_path: Path) -> None:
-    path = tmp_path / "broken.png"
-    path.write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"broken\.png"):
-        drift.measure_drift(first_layer, None, [path])
 
 
 def test_no_picture_is_refused(first_layer: Backbone) -> None:
@@ -258,7 +251,7 @@ def test_figures_are_pngs_and_the_same_every_time(
 ) -> None:
     path = list_images(photos)[0]
     used = module if corrected else None
-    curves = drift.measure_drift(first_layer, used, [path], [10, 25])
+    curves = drift.measure_drift(first_layer, used, [read_image(path)], [10, 25])
     maps = drift.drift_maps(first_layer, used, read_image(path), [10, 25])
     drawn, again = ((drift.draw_curves(curves), drift.draw_maps(maps)) for _ in range(2))
     assert drawn == again

@@ -266,13 +266,18 @@ def test_unreadable_pictures_are_reported_and_left_out(
     outcome = afd_eval(*options, "--json", out / "a.json")
     assert outcome.code == 0, outcome.err
     broken = [f"{CLASSES[0]}/empty.png", f"{CLASSES[0]}/text.jpg"]
-    assert f"note: 2 cannot be read: {', '.join(broken)}" in outcome.err
+    for name in ("empty.png", "text.jpg"):
+        said = f"note: left out: cannot read picture {place / name}: its content is no picture"
+        assert said in outcome.err
     report = read(out / "a.json")
     assert (report["pictures"], report["unreadable"]) == (1, broken)
     (place / "good.png").unlink()
     outcome = afd_eval(*options, "--json", out / "b.json")
     assert outcome.code == 3
-    assert outcome.error == "none of the 2 pictures can be read"
+    assert outcome.error == (
+        f"none of the 2 pictures can be read; first: cannot read picture {place / 'empty.png'}: "
+        "its content is no picture"
+    )
     assert not (out / "b.json").exists()
 
 
@@ -384,7 +389,7 @@ def broken_input(how: str, tiny: Tiny, folder: Path) -> tuple[object, ...]:
     [
         ("no images folder", "no such image folder"),
         ("empty images folder", "no pictures"),
-        ("images is a file", "no such image folder"),
+        ("images is a file", "is a file; give the folder that it lies in"),
         ("pictures beside the folders", "0.png is no class of"),
         ("folders of no class", "images is no class of"),
         ("no labels", "no such file"),

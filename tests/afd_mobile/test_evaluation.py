@@ -125,7 +125,7 @@ def test_outcomes_are_hits_by_hand(tmp_path: Path) -> None:
     model = np.array([[9, 0, 0], [9, 1, 0], [0, 0, 9]], np.float32)  # says 0, 0, 2
     reference = np.array([[0, 9, 0], [9, 1, 0], [0, 0, 9]], np.float32)  # says 1, 0, 2
     outcomes = outcomes_of(looks_up(model), looks_up(reference), pictures)
-    assert outcomes.keys == ["0.png", "1.png", "2.png"] and outcomes.unreadable == []
+    assert outcomes.keys == ["0.png", "1.png", "2.png"] and outcomes.unreadable == {}
     assert outcomes.top1.tolist() == [[1], [0], [1]]
     assert outcomes.reference_top1.tolist() == [[0], [0], [1]]
     assert outcomes.agreement.tolist() == [[0], [1], [1]]
@@ -178,7 +178,8 @@ def test_pictures_that_cannot_be_read_are_named_and_left_out(tmp_path: Path) -> 
     assert sum(step for step in steps if isinstance(step, int)) == 4
     outcomes = steps[-1]
     assert isinstance(outcomes, Outcomes)
-    assert outcomes.unreadable == ["1.png", "2.png"]
+    assert list(outcomes.unreadable) == ["1.png", "2.png"]
+    assert outcomes.unreadable["1.png"].startswith(f"cannot read picture {pictures[1].path}: ")
     assert outcomes.keys == ["0.png", "3.png"]
     assert outcomes.top1.tolist() == [[1], [0]]
 

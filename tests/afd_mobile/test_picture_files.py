@@ -221,7 +221,8 @@ def test_every_mode_is_read_as_rgb(
     """`error`: the largest mean difference, of what mode and format lose."""
     path = tmp_path / name
     picture = Image.fromarray(photograph[:40, :60])
-    picture.convert(mode).save(path, **({} if name.endswith("png") else {"quality": 95}))
+    options: dict[str, Any] = {} if name.endswith("png") else {"quality": 95}
+    picture.convert(mode).save(path, **options)
     image = read_image(path)
     grey = mode in ("1", "L", "LA")
     expected = np.asarray(picture.convert("L").convert("RGB") if grey else picture)
@@ -303,7 +304,7 @@ def transparent(mode: str) -> Image.Image:
 @pytest.mark.parametrize(("mode", "suffix"), [("RGBA", "png"), ("RGBA", "webp"), ("LA", "png")])
 def test_what_is_transparent_is_white(tmp_path: Path, mode: str, suffix: str) -> None:
     path = tmp_path / f"x.{suffix}"
-    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    options: dict[str, Any] = {"lossless": True, "exact": True} if suffix == "webp" else {}
     transparent(mode).save(path, **options)
     image = read_image(path)
     blue = 200 if mode == "RGBA" else 0
@@ -392,7 +393,7 @@ def test_what_cannot_be_decoded_is_an_input_error(tmp_path: Path, photograph: RG
 def test_a_moving_picture_is_its_first_frame(tmp_path: Path) -> None:
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
     for name in ("x.webp", "x.png", "x.tiff"):
-        options = {"lossless": True} if name == "x.webp" else {}
+        options: dict[str, Any] = {"lossless": True} if name == "x.webp" else {}
         first.save(tmp_path / name, save_all=True, append_images=[second], **options)
         assert (read_image(tmp_path / name) == (255, 0, 0)).all(), name
 

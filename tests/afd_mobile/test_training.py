@@ -4,6 +4,8 @@ import dataclasses
 import math
 import os
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.artifacts import sha256
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from afd_mobile.datasets import centre_crop
+from afd_mobile.datasets import centre_crop, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.fe_net import BlockScaleFeNet, UNetFeNet
@@ -119,7 +121,7 @@ def test_the_learning_curve(
     settings = dataclasses.replace(SETTINGS, objective="feature-mse")
     module, images = new_module(mobilenet, "paper"), list_images(many_photos)
     *_, last = train(module, mobilenet, images, settings, tmp_path / "s", resume=False)
-    validation = Validation(mobilenet, split(images)[1], CPU)
+    validation = Validation(mobilenet, spread_crops(split(images)[1], 128, 224)[0], CPU)
     assert [point["crops"] for point in last.curve] == [4, 8]
     for point in last.curve:
         assert set(point) == {"crops", "loss", "agreement", "direct_agreement", "recovered_share"}
@@ -305,15 +307,76 @@ def test_a_broken_state_of_the_same_run_is_an_input_error(
         next(steps)
 
 
-def test_an_unreadable_picture_ends_the_training_before_it_starts(
+def test_no_picture_is_read_before_it_is_drawn(
     tmp_path: Path, photos: Path, mobilenet: Backbone
 ) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    images = [*list_images(photos), tmp_path / "broken.png"]
-    steps = train(new_module(mobilenet), mobilenet, images, SETTINGS, tmp_path / "s", resume=False)
-    with pytest.raises(InputError, match=r"broken\.png"):
+    """Of a folder of 100,000 photographs, reading all would take hours."""
+    images = [*list_images(photos)[:1], *(tmp_path / f"{i:04}.png" for i in range(3000))]
+    for path in images[1:]:
+        path.write_bytes(b"no picture")
+    settings = dataclasses.replace(SETTINGS, iterations=9)
+    steps = train(new_module(mobilenet), mobilenet, images, settings, tmp_path / "s", resume=False)
+    # Twenty draws a crop, two crops an iteration: the first one is enough to be certain.
+    with pytest.raises(InputError, match="40 of the 40 pictures drawn so far, of 2850, cannot"):
         next(steps)
     assert not (tmp_path / "s").exists()
+
+
+def with_one_broken(folder: Path, many_photos: Path) -> Path:
+    """Beside the twenty, one that cannot be read and three that are none."""
+    shutil.copytree(many_photos, folder)
+    (folder / "12b.png").write_bytes(b"no picture")
+    for name in ("._01.png", "._02.png", ".hidden.jpg"):
+        (folder / name).write_bytes(b"Mac OS X")
+    return folder
+
+
+def test_a_broken_picture_is_left_out_said_once_and_recorded(
+    tmp_path: Path, many_photos: Path, afd_train: AfdTrain
+) -> None:
+    images, out = with_one_broken(tmp_path / "photos", many_photos), tmp_path / "afd.safetensors"
+    asked = (*options(images, out), "--objective", "feature-mse", "--batch", 16)
+    done = afd_train(*asked)
+    assert done.code == 0, done.err
+    assert done.err.count("left out") == 1
+    expected = f"note: left out: cannot read picture {images / '12b.png'}: its content is no"
+    assert expected in done.err
+    record = load_checkpoint(out).training
+    assert (record["pictures"], record["unreadable"]) == (21, 1)
+
+
+def test_a_broken_held_out_picture_is_said_and_the_next_one_taken(
+    tmp_path: Path, many_photos: Path, afd_train: AfdTrain
+) -> None:
+    """Where it is the only one, there is no learning curve."""
+    images, out = tmp_path / "photos", tmp_path / "afd.safetensors"
+    shutil.copytree(many_photos, images)
+    (images / "00.png").write_bytes(b"no picture")
+    done = afd_train(*options(images, out), "--objective", "feature-mse")
+    assert done.code == 0, done.err
+    assert done.err.count("left out") == 1 and "00.png" in done.err
+    assert load_checkpoint(out).training["curve"] == []
+
+
+def test_what_is_known_to_be_broken_outlives_an_interruption(
+    tmp_path: Path, many_photos: Path, mobilenet: Backbone
+) -> None:
+    images = list_images(with_one_broken(tmp_path / "photos", many_photos))
+    settings = dataclasses.replace(SETTINGS, batch=16)
+    state, said = tmp_path / "s", []
+    for resume in (False, True):
+        asked = iter([False, not resume, False, False])
+        module = new_module(mobilenet)
+        steps = list(
+            train(
+                module, mobilenet, images, settings, state, resume=resume,
+                stop=asked.__next__,
+            )
+        )  # fmt: skip
+        said.append([line for step in steps for line in step.said])
+        assert [step.saved for step in steps] == ([False, True] if not resume else [False] * 2)
+        assert steps[-1].iteration == (4 if resume else 2)
+    assert [len(lines) for lines in said] == [1, 0]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -534,12 +597,44 @@ def test_a_missing_picture_folder_is_one_line_and_exit_code_3(
         ["--iterations", "0"],
         ["--drift-input", "audio"],
         ["--device", "tpu"],
+        ["--seed", "-1"],
+        ["--seed", str(10**40)],
     ],
 )
 def test_wrong_options_are_exit_code_2(wrong: list[str], afd_train: AfdTrain) -> None:
     done = afd_train(*options(Path("/none"), Path("x.safetensors")), *wrong)
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_is_saved_and_ends_as_if_it_had_gone_on(
+    sent: signal.Signals, tmp_path: Path, photos: Path, afd_train: AfdTrain,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "out.safetensors"
+    more = ("--objective", "feature-mse", "--preset", "paper", "--iterations", 4)
+    assert afd_train(*options(photos, whole), *more).code == 0
+    original = training.train
+
+    def interrupted(*arguments: Any, **named: Any) -> Iterator[training.Progress]:
+        for progress in original(*arguments, **named):
+            if progress.iteration == 1:
+                signal.raise_signal(sent)
+            yield progress
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", interrupted)
+        done = afd_train(*options(photos, out), *more)
+    state = out.with_suffix(".state")
+    assert done.code == 130
+    assert done.err.endswith(
+        f"afd-train: interrupted; iteration 2 is saved in {state}; continue with --resume\n"
+    )
+    assert not out.exists()
+    assert afd_train(*options(photos, out), *more, "--resume").code == 0
+    assert sha256(out) == sha256(whole)
+    assert not state.exists()
 
 
 @pytest.mark.cuda

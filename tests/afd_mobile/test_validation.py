@@ -9,10 +9,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision import models
 
-from afd_mobile import validation
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.backbones import Backbone, bundled_weights
-from afd_mobile.datasets import centre_crop
+from afd_mobile.datasets import centre_crop, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.validation import Validation, split
@@ -28,7 +27,7 @@ def images(photos: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def three(mobilenet: Backbone, images: list[Path]) -> Validation:
-    return Validation(mobilenet, images, CPU)
+    return Validation(mobilenet, spread_crops(images, 3, 224)[0], CPU)
 
 
 def new_module(backbone: Backbone) -> AfdModule:
@@ -99,13 +98,3 @@ def test_the_recovered_share_by_hand(three: Validation, monkeypatch: pytest.Monk
     assert three.recovered_share(dict.fromkeys(CONDITIONS, 1.0)) == 1
     monkeypatch.setattr(three, "direct", dict.fromkeys(CONDITIONS, 1.0))
     assert three.recovered_share(corrected) == 0
-
-
-def test_too_many_pictures_are_thinned_evenly(
-    mobilenet: Backbone, images: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(validation, "MAX_PICTURES", 2)
-    thinned = Validation(mobilenet, images, CPU)
-    for i, path in enumerate((images[0], images[2])):
-        assert np.array_equal(thinned.pictures[None][i], centre_crop(read_image(path), 224))
-    assert len(thinned.pictures[None]) == 2
