@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import threading
 import time
@@ -22,6 +23,9 @@ T = TypeVar("T")
 SHORT_S = 20.0
 TRANSFER_S = 300.0
 _POLL_S = 0.2
+# As Java prints an exception: its class and message, then where it came from.
+_EXCEPTION = re.compile(r"(?:[a-z]\w*\.)+\w*(?:Exception|Error)\b")
+_STACK_FRAME = re.compile(r"\s+at |\s*\.\.\. \d+ more|\s*Caused by: ")
 
 
 class DeviceLostError(DeviceError):
@@ -47,10 +51,8 @@ class AdbCommandError(MeasurementError):
     """
 
     def __init__(self, serial: str, command: str, output: ShellOutput) -> None:
-        said = (output.stderr or output.stdout).strip().splitlines()
         super().__init__(
-            f"{serial}: `{command}` ended with exit code {output.exit_code}: "
-            f"{said[-1] if said else 'silent'}"
+            f"{serial}: `{command}` ended with exit code {output.exit_code}: {output.reason}"
         )
         self.serial, self.command, self.output = serial, command, output
 
@@ -60,6 +62,17 @@ class ShellOutput:
     exit_code: int
     stdout: str
     stderr: str
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line: of a Java exception its name and message."""
+        lines = [
+            line.strip()
+            for line in (self.stderr.strip() or self.stdout.strip()).splitlines()
+            if not _STACK_FRAME.match(line)
+        ]
+        named = [line for line in lines if _EXCEPTION.match(line)]
+        return (named or lines or ["silent"])[0 if named else -1]
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ def checked(phone: Phone, command: Sequence[str], *, timeout_s: float = SHORT_S)
 class Connected:
     """A phone that an adb server lists.
 
-    Attributes: `state` as adb says: device, unauthorized, offline ...
+    Attributes: `state` in adb's words: device, unauthorized, offline, no permissions (...) ...
     """
 
     serial: str
@@ -137,6 +150,33 @@ class Connected:
         """The serial, with its server where that is not this machine's own."""
         host, port = self.server
         return self.serial if self.server == local_server() else f"{self.serial}@{host}:{port}"
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be used, with the remedy; None where it can."""
+        if self.state == "device":
+            return None
+        known = (remedy for start, remedy in _REMEDIES.items() if self.state.startswith(start))
+        return f"{self.name} is {self.state}; {next(known, 'connect it again')}"
+
+
+# How adb's word for a state begins -> what to do.
+_REMEDIES = {
+    "unauthorized": "unlock it and allow USB debugging for this computer",
+    "authorizing": "wait a moment; if it stays so, unlock it and allow USB debugging",
+    "offline": "unplug it and plug it in again, or restart adb: adb kill-server",
+    "no permissions": (
+        "add a udev rule for it (Debian: apt install android-sdk-platform-tools-common), add "
+        "yourself to the group plugdev, log in anew and plug it in again"
+    ),
+    "recovery": "start Android on it: adb reboot",
+    "rescue": "start Android on it: adb reboot",
+    "sideload": "start Android on it: adb reboot",
+    "bootloader": "start Android on it: fastboot reboot",
+    "connecting": "wait a moment and try again",
+    "detached": "attach it: adb attach SERIAL",
+    "host": "that is a computer; name a phone",
+}
 
 
 def local_server() -> tuple[str, int]:
@@ -161,15 +201,23 @@ def connected(servers: Sequence[tuple[str, int]]) -> list[Connected]:
     found = []
     for host, port in servers:
         try:
-            client = adbutils.AdbClient(host, port, socket_timeout=SHORT_S)
-            listed = client.list()
+            listed = _listed(adbutils.AdbClient(host, port, socket_timeout=SHORT_S))
         except (adbutils.AdbError, OSError) as error:
             raise DeviceError(
                 f"the adb server {host}:{port} does not answer: {error}; start it there with "
                 "`adb start-server`, or give --adb-server HOST:PORT"
             ) from error
-        found += [Connected(entry.serial, entry.state, (host, port)) for entry in listed]
+        found += [Connected(serial, state, (host, port)) for serial, state in listed]
     return found
+
+
+def _listed(client: adbutils.AdbClient) -> list[tuple[str, str]]:
+    """(serial, state) of all; adbutils' own list ends a state at its first word."""
+    with client.make_connection() as connection:
+        connection.send_command("host:devices")
+        connection.check_okay()
+        lines = connection.read_string_block().splitlines()
+    return [(serial, state) for serial, tab, state in (x.partition("\t") for x in lines) if tab]
 
 
 class AdbPhone:

@@ -400,8 +400,8 @@ def _devices(arguments: argparse.Namespace) -> None:
     if not found:
         print("no phone is connected; plug one in and allow USB debugging")
     for device in found:
-        if device.state != "device":
-            print(printable(f"{device.name}: {device.state}"))
+        if device.problem is not None:
+            print(printable(device.problem))
             continue
         phone = AdbPhone(device, threading.Event())
         print(f"{printable(device.name)}: {describe(read_device(phone))}")

@@ -49,7 +49,7 @@ def read_device(phone: Phone) -> Device:
         "screen": condition.screen_on is None,
         "GPU name": gles is None,
         "processor features": features is None,
-        "core pinning": phone.shell("command -v taskset").exit_code != 0,
+        "core pinning": not _can_pin(phone, cores),
     }
     soc = " ".join(
         p for k in ("ro.soc.manufacturer", "ro.soc.model") if (p := properties.get(k))
@@ -75,6 +75,23 @@ def read_device(phone: Phone) -> Device:
     )
 
 
+def _can_pin(
+    phone: Phone, cores: list[tuple[int, float | None, float | None, float | None]]
+) -> bool:
+    """By trying: some makers' phones have `taskset` and refuse it to adb's shell."""
+    online = [index for index, top, _, _ in cores if top is not None] or [0]
+    return phone.shell(["taskset", f"{1 << online[-1]:x}", "true"]).exit_code == 0
+
+
+def identity(phone: Phone) -> tuple[str, ...]:
+    """What two connections to one phone, by cable and by Wi-Fi, have in common.
+
+    Serial numbers alone are not enough: emulators and cheap boards share theirs.
+    """
+    said = phone.shell("getprop ro.serialno; cat /proc/sys/kernel/random/boot_id").stdout.split()
+    return tuple(said) if len(said) == 2 else (phone.serial,)
+
+
 def api_level(device: Device) -> int:
     """Android's; 0 where the phone does not say."""
     found = re.search(r"API (\d+)", device.system)
@@ -82,26 +99,33 @@ def api_level(device: Device) -> int:
 
 
 def big_cores(device: Device, count: int) -> list[int]:
-    """The `count` fastest by their top clocks; empty where clocks are unknown or all alike."""
-    clocks = [core.max_mhz for core in device.cores]
-    if None in clocks or len(set(clocks)) == 1:
+    """The `count` fastest by their top clocks; empty where they are all alike.
+
+    A core that is offline shows no clock, and takes no thread.
+    """
+    clocks = {core.index: core.max_mhz for core in device.cores if core.max_mhz is not None}
+    if len(set(clocks.values())) <= 1:
         return []
-    fastest = sorted(device.cores, key=lambda core: (core.max_mhz or 0, core.index))
-    return sorted(core.index for core in fastest[-count:])
+    fastest = sorted(clocks, key=lambda index: (clocks[index], index))
+    return sorted(fastest[-count:])
 
 
 def read_condition(phone: Phone) -> Condition:
-    """Heat, clocks, battery and screen at this moment, in one exchange."""
+    """Heat, clocks, battery and screen at this moment, in one exchange.
+
+    What somebody has set by hand (`dumpsys battery set`, `cmd thermalservice override-status`) is
+    no measurement, and unknown.
+    """
     said = phone.shell(_CONDITION).stdout.replace("\r\n", "\n").split(_NEXT)
     battery, power, thermal, cores_text, zones = [*said, *[""] * 5][:5]
     temperatures = _reported_temperatures(thermal) or _zone_temperatures(zones)
-    battery_temperature = re.search(r"^\s*temperature: (-?\d+)", battery, re.M)
-    if battery_temperature:
-        temperatures.setdefault("battery", int(battery_temperature[1]) / 10)
+    percent, battery_c, charging = _battery(battery)
+    if battery_c is not None:
+        temperatures.setdefault("battery", battery_c)
     cores = _cores(cores_text)
     status = re.search(r"Thermal Status: (\d+)", thermal)
-    level = re.search(r"^\s*level: (\d+)", battery, re.M)
-    powered = re.findall(r"^\s*(?:AC|USB|Wireless|Dock) powered: (\w+)", battery, re.M)
+    if "IsStatusOverride: true" in thermal:
+        status = None
     awake = re.search(r"mWakefulness=(\w+)", power)
     display = re.search(r"Display Power: state=(\w+)", power)
     return Condition(
@@ -110,10 +134,30 @@ def read_condition(phone: Phone) -> Condition:
         temperatures_c=temperatures,
         clocks_mhz=_known([now for _, _, now, _ in cores]),
         clock_limits_mhz=_known([limit for _, _, _, limit in cores]),
-        battery_percent=int(level[1]) if level else None,
-        charging="true" in powered if powered else None,
+        battery_percent=percent,
+        charging=charging,
         screen_on=_screen_on(awake and awake[1], display and display[1]),
     )
+
+
+def _battery(text: str) -> tuple[int | None, float | None, bool | None]:
+    """(level in percent, degrees, charging), by the lines that give the numbers their meaning."""
+    values = dict(re.findall(r"^\s*([\w ]+): (\S*)\s*$", text, re.M))
+    if "UPDATES STOPPED" in text:
+        return None, None, None
+    powered = [v for k, v in values.items() if k.endswith(" powered")]
+    charging = "true" in powered if powered else None
+    if values.get("present") == "false":
+        return None, None, charging
+    level, scale, tenths = (_integer(values.get(k)) for k in ("level", "scale", "temperature"))
+    known = level is not None and 0 <= level <= (scale or 100)
+    percent = round(100 * level / (scale or 100)) if level is not None and known else None
+    # Exactly 0 degrees is what a board without a sensor says.
+    return percent, tenths / 10 if tenths else None, charging
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text is not None and re.fullmatch(r"-?\d+", text) else None
 
 
 def _known(clocks: list[float | None]) -> tuple[float | None, ...]:

@@ -8,7 +8,8 @@ import re
 import shlex
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from afd_benchmark.adb import LocalFile, Phone, RefusedError, checked
@@ -113,22 +114,59 @@ def open_session(
         DeviceError: another run has it.
     """
     _lock(phone, owner)
-    undo: list[list[str]] = []
+    undo: list[_Change] = []
     try:
         undo += _stay_awake(phone)
         if _fix_performance(phone, device):
-            undo.append(["cmd", "power", "set-fixed-performance-mode-enabled", "false"])
+            undo.append(_FIXED_PERFORMANCE)
         else:
             notice("there is no fixed-performance mode: clocks may change")
         if phone.shell(["settings", "get", "global", "airplane_mode_on"]).stdout.strip() == "0":
             notice("airplane mode is off: radio can disturb the timing; consider switching it on")
         yield PhoneSession(phone, device)
     finally:
-        # Also after Ctrl-C. A phone that is gone cannot be put back: its lock tells who had it.
-        with suppress(AfdError):
-            for command in reversed(undo):
-                phone.shell(command)
-            phone.shell(["rm", "-rf", str(FOLDER)])
+        # Also after Ctrl-C. Of a phone that is gone the lock tells who had it.
+        for change in reversed([_FOLDER, *undo]):
+            if (left := change.take_back(phone)) is not None:
+                serial = phone.serial.partition("@")[0]
+                by_hand = f"adb -s {serial} shell {shlex.join(change.back)}"
+                notice(f"{change.what} could not be put back ({left}); by hand: {by_hand}")
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What the run changes on the phone.
+
+    Attributes:
+        back: the command that takes it back.
+        look: the command that then prints `before`; None where nothing shows it.
+    """
+
+    what: str
+    back: list[str]
+    look: list[str] | None = None
+    before: str = ""
+
+    def take_back(self, phone: Phone) -> str | None:
+        """Why it was not possible; None where it was."""
+        try:
+            done = phone.shell(self.back)
+            if done.exit_code or _REFUSAL.search(done.stdout + done.stderr):
+                return done.reason
+            now = self.before if self.look is None else phone.shell(self.look).stdout.strip()
+            return None if now == self.before else f"it is {now}, and was {self.before}"
+        except AfdError as error:
+            return str(error)
+
+
+_FOLDER = _Change(str(FOLDER), ["rm", "-rf", str(FOLDER)])
+_FIXED_PERFORMANCE = _Change(
+    "fixed-performance mode", ["cmd", "power", "set-fixed-performance-mode-enabled", "false"]
+)
+# What some services say with exit code 0.
+_REFUSAL = re.compile(r"unknown|not supported|failed|error|exception", re.I)
+# Values of `stay_on_while_plugged_in` that `svc` can set; it is allowed to where `settings` is not.
+_SVC_STAY_ON = {"0": "false", "1": "ac", "2": "usb", "4": "wireless", "8": "dock"}
 
 
 def _lock(phone: Phone, owner: str) -> None:
@@ -141,6 +179,10 @@ def _lock(phone: Phone, owner: str) -> None:
         checked(phone, ["rm", "-rf", str(FOLDER)])
         if phone.shell(claim).exit_code == 0:
             return
+    if holder == owner:
+        raise DeviceError(
+            f"{phone.serial} is measured by this very run already; name it once with --device"
+        )
     listed = phone.shell(["ls", "-d", str(FOLDER)])
     if listed.exit_code:
         raise DeviceError(
@@ -167,13 +209,21 @@ def _left_behind(holder: str, owner: str) -> bool:
     return False
 
 
-def _stay_awake(phone: Phone) -> list[list[str]]:
-    """Keeps the screen on while plugged in; returns what puts it back."""
-    before = phone.shell(["settings", "get", "global", _STAY_ON]).stdout.strip()
+def _stay_awake(phone: Phone) -> list[_Change]:
+    """Keeps the screen on while plugged in."""
+    look = ["settings", "get", "global", _STAY_ON]
+    said = phone.shell(look).stdout.strip()
+    before = said if said.isdecimal() else "0"  # "null": never set
     if phone.shell(["svc", "power", "stayon", "true"]).exit_code:
         return []
     phone.shell(["input", "keyevent", "KEYCODE_WAKEUP"])
-    return [["settings", "put", "global", _STAY_ON, before if before.isdecimal() else "0"]]
+    if said and phone.shell(look).stdout.strip() == said:
+        return []
+    back = ["settings", "put", "global", _STAY_ON, before]
+    if before in _SVC_STAY_ON:
+        back = ["svc", "power", "stayon", _SVC_STAY_ON[before]]
+    what = f"{_STAY_ON} (was {before})"
+    return [_Change(what, back, look, before) if said else _Change(what, back)]
 
 
 def _fix_performance(phone: Phone, device: Device) -> bool:
@@ -181,6 +231,4 @@ def _fix_performance(phone: Phone, device: Device) -> bool:
     if api_level(device) < 30:
         return False
     done = phone.shell(["cmd", "power", "set-fixed-performance-mode-enabled", "true"])
-    return done.exit_code == 0 and not re.search(
-        r"unknown|not supported|failed|error", done.stdout + done.stderr, re.I
-    )
+    return done.exit_code == 0 and not _REFUSAL.search(done.stdout + done.stderr)

@@ -15,6 +15,7 @@ from afd_benchmark.harness_app import HarnessApp
 from afd_benchmark.host_runner import HOST, HostRunner
 from afd_benchmark.measure import Settings, measure
 from afd_benchmark.native_runner import NativeTool
+from afd_benchmark.phone_facts import identity
 from afd_benchmark.phone_runner import PhoneRunner
 from afd_benchmark.phone_session import owner_name
 from afd_benchmark.phone_tool import PhoneTool
@@ -102,6 +103,7 @@ def _phone_runners(
     """Every phone that answers, with its cassette; the others are in `lost`."""
     runners: list[PhoneRunner] = []
     recorders: list[Recorder] = []
+    seen: dict[tuple[str, ...], str] = {}
     libraries = {
         path: LocalFile(sha256(Path(path)), Path(path))
         for backend in request.backends
@@ -120,10 +122,13 @@ def _phone_runners(
                 listener.progress(name, text)
 
             try:
-                if device.state != "device":
-                    remedy = _REMEDIES.get(device.state, "reconnect it")
-                    raise DeviceError(f"{device.name} is {device.state}; {remedy}")
+                if device.problem is not None:
+                    raise DeviceError(device.problem)
                 phone: Phone = AdbPhone(device, stop)
+                same = seen.setdefault(identity(phone), device.name)
+                if same != device.name:
+                    listener.notice(device.name, f"is the same phone as {same}; measured there")
+                    continue
                 recorder = Recorder(phone, _free_folder(request.out, device.name))
                 recorders.append(recorder)
                 recorder.begin(recorded(request, file, libraries, recorder))
@@ -143,13 +148,6 @@ def _tool(
     if name == HarnessApp.name:
         return HarnessApp(file, request.settings, request.out)
     return NativeTool(file, libraries, request.settings, request.out)
-
-
-_REMEDIES = {
-    "unauthorized": "unlock it and allow USB debugging for this computer",
-    "offline": "unplug it and plug it in again, or restart adb",
-    "no permissions": "add a udev rule for it",
-}
 
 
 def _free_folder(out: Path, name: str) -> Path:

@@ -228,9 +228,10 @@ class TablePhone:
 
     def shell(self, command: Sequence[str] | str, *, timeout_s: float = SHORT_S) -> ShellOutput:
         text = command if isinstance(command, str) else shlex.join(command)
-        if text == "command -v taskset":
+        if text.startswith("taskset "):
             found = "taskset" in self.table
-            return ShellOutput(0 if found else 1, "/system/bin/taskset\n" * found, "")
+            assert text == "taskset 400 true" or not found  # core 10, of which the clock is known
+            return ShellOutput(0 if found else 127, "", "")
         # Several commands may come at once, with words to tell their answers apart.
         parts = re.split(r"; echo '(.+?)'; ", text)
         answers = [f"{p}\n" if n % 2 else self._answer(p) for n, p in enumerate(parts)]
@@ -323,7 +324,9 @@ def test_api_level() -> None:
         ([1800] * 4 + [2400] * 3 + [2800], 5, [3, 4, 5, 6, 7]),
         ([2800, 1800, 2400], 2, [0, 2]),
         ([2000] * 4, 2, []),  # all alike: nothing to choose
-        ([2000, None, 2400], 1, []),
+        ([2000, None, 2400], 1, [2]),  # core 1 is offline
+        ([2000, None, 2000], 1, []),
+        ([None, None], 1, []),
         ([], 1, []),
         ([1800, 2400], 2, [0, 1]),
     ],
@@ -446,3 +449,32 @@ def test_a_small_core_that_is_switched_off_slows_no_other(first: str) -> None:
     repeat = changed(REPEAT, before=before, after=after)
     verdict = judge([repeat] * 6, golden=GOLDEN, precision=None, full_delegation=False)
     assert verdict == (Verdict.VALID, [])
+
+
+CASES_BATTERY = {
+    # `present: false`: a board on mains power
+    "no battery": ("present: true", "present: false", (None, None)),
+    "of 200": ("level: 63\n  scale: 100", "level: 170\n  scale: 200", (85, 28.3)),
+    "no sensor": ("temperature: 283", "temperature: 0", (63, None)),
+    "more than all": ("level: 63", "level: 163", (None, 28.3)),
+    "set by hand": (
+        "Current Battery Service state:",
+        "Current Battery Service state:\n  (UPDATES STOPPED -- use 'reset' to restart)",
+        (None, None),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES_BATTERY)
+def test_battery_numbers_are_read_with_what_gives_them_meaning(case: str) -> None:
+    before, after, (percent, degrees) = CASES_BATTERY[case]
+    assert before in BATTERY_9
+    found = condition_of(battery=BATTERY_9.replace(before, after))
+    assert found["battery_percent"] == percent
+    assert found["temperatures_c"].get("battery") == degrees
+    assert found["charging"] is (None if case == "set by hand" else True)
+
+
+def test_a_thermal_status_set_by_hand_is_unknown() -> None:
+    found = condition_of(thermalservice=THERMAL_15.replace("Override: false", "Override: true"))
+    assert found["thermal_status"] is None and found["temperatures_c"]["BIG"] == 47.0

@@ -24,7 +24,7 @@ from tests.afd_benchmark.conftest import (
     start_bench,
     verdict,
 )
-from tests.virtual_phone.faults import FAULTS, OF_THE_APP
+from tests.virtual_phone.faults import FAULTS, OF_THE_APP, OF_THE_SESSION
 from tests.virtual_phone.file_tree import FileTree
 from tests.virtual_phone.fixtures import AdbServer
 from tests.virtual_phone.phone import VirtualPhone
@@ -62,7 +62,7 @@ SUSPECT = {
 
 def test_every_fault_is_in_the_tables() -> None:
     named = {name.partition("@")[0] for name in (*EXPECTED, *SUSPECT)}
-    assert named | {*OF_THE_APP} == {*FAULTS}
+    assert named | {*OF_THE_APP, *OF_THE_SESSION} == {*FAULTS}
 
 
 @pytest.mark.parametrize("fault", EXPECTED)

@@ -25,6 +25,11 @@ FAULTS = {
     "spread": "inferences of every second start take three times as long",
     "low-battery": "the battery is at 9 % and discharges",
     "screen-off": "the screen is off and does not wake",
+    "settings-denied": "settings put ends with a SecurityException; svc goes on",
+    "fixed-performance-stays": "the fixed-performance mode is not left any more",
+    "no-battery": "a board on mains power: no battery is present",
+    "offline-core": "core 1 is unplugged, and shows no clocks",
+    "taskset-denied": "taskset may not set an affinity",
     "no-room-for-apps": "pm install ends with INSTALL_FAILED_INSUFFICIENT_STORAGE",
     "app-killed": "the app is killed in the middle of its timing, as for memory",
     "app-crash": "the app crashes before it could write anything",
@@ -32,11 +37,15 @@ FAULTS = {
     "half-json": "the app's answer is cut off in the middle",
     "old-tool": "benchmark_model knows no flag that came after 2020 and warns of it",
 }
+# Of what a session finds and changes.
+OF_THE_SESSION = ("settings-denied", "fixed-performance-stays", "no-battery", "offline-core",
+                  "taskset-denied")  # fmt: skip
 # Of the harness app; the others are the phone's and benchmark_model's.
 OF_THE_APP = ("no-room-for-apps", "app-killed", "app-crash", "app-hang", "half-json")
 ONCE = ("unplugged", "unplugged-in-push", "out-of-memory", "hang")
 _FROM_THE_BEGINNING = ("unauthorized", "offline", "storage-full", "low-battery", "screen-off",
-                       "no-room-for-apps")  # fmt: skip
+                       "settings-denied", "fixed-performance-stays", "no-battery", "offline-core",
+                       "taskset-denied", "no-room-for-apps")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +52,7 @@ class PhoneState:
             "secure": {},
         }
     )
+    boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     fixed_performance: bool = False
     awake: bool = True
     faults: tuple[Fault, ...] = ()
@@ -130,6 +132,11 @@ class PhoneState:
         profile = self.profile
         return profile.storage_kb if self.has("storage-full") else profile.storage_used_kb
 
+    @property
+    def online_cores(self) -> list[int]:
+        cores = range(len(self.profile.top_khz))
+        return [core for core in cores if core != 1 or not self.has("offline-core")]
+
     def current_khz(self, core: int) -> int:
         return self.profile.top_khz[core] * (6 if self.has("throttled") else 10) // 10
 
@@ -144,11 +151,16 @@ class PhoneState:
             "proc/uptime": f"{up_s:.2f} {up_s * len(cores) * 0.8:.2f}",
             "proc/meminfo": _meminfo(self.profile.memory_kb, free_kb),
             "proc/cpuinfo": _cpuinfo(self.profile),
+            "proc/sys/kernel/random/boot_id": self.boot_id,
             "proc/version": f"Linux version {self.profile.kernel} (build@host) SMP PREEMPT",
             "sys/devices/system/cpu/possible": f"0-{len(cores) - 1}",
             "sys/devices/system/cpu/online": f"0-{len(cores) - 1}",
         }
-        for core in cores:
+        online = self.online_cores
+        files |= {
+            f"sys/devices/system/cpu/cpu{core}/online": str(int(core in online)) for core in cores
+        }
+        for core in online:
             folder = f"sys/devices/system/cpu/cpu{core}/cpufreq"
             files |= {
                 f"{folder}/cpuinfo_max_freq": f"{self.profile.top_khz[core]}",

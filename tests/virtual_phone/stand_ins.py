@@ -16,6 +16,15 @@ from tests.virtual_phone.packages import parse_start
 from tests.virtual_phone.phone_state import PhoneState
 from tests.virtual_phone.profile import Sensor
 
+# As Android 12 prints it where a vendor does not let adb's shell write settings.
+_DENIED = (
+    "\nException occurred while executing 'put':\n"
+    "java.lang.SecurityException: Permission denial: writing to settings requires:"
+    "android.permission.WRITE_SECURE_SETTINGS\n"
+    "\tat com.android.providers.settings.SettingsProvider.enforceWritePermission"
+    "(SettingsProvider.java:1)\n"
+    "\tat android.os.Binder.execTransact(Binder.java:1)\n"
+)
 _STAY_ON = {"true": "15", "false": "0", "usb": "2", "ac": "1", "wireless": "4"}
 
 
@@ -54,6 +63,8 @@ def _settings(phone: PhoneState, arguments: list[str]) -> Answer:
     match arguments:
         case ["get", space, key] if space in phone.settings:
             return _lines([phone.settings[space].get(key, "null")])
+        case ["put", *_] if phone.has("settings-denied"):
+            return Answer(stderr=_DENIED, code=255)
         case ["put", space, key, value, *_] if space in phone.settings:
             phone.settings[space][key] = value
             return Answer()
@@ -97,6 +108,8 @@ def _cmd(phone: PhoneState, arguments: list[str]) -> Answer:
                     "This is likely because Power HAL AIDL is not implemented on this device\n",
                     code=255,
                 )
+            if value == "false" and phone.has("fixed-performance-stays"):
+                return Answer(stderr="Failed to set FIXED_PERFORMANCE mode\n", code=255)
             phone.fixed_performance = value == "true"
             return Answer()
         case ["settings", *rest]:
@@ -184,6 +197,21 @@ def _dumpsys(phone: PhoneState, arguments: list[str]) -> Answer:
 
 
 def _battery(phone: PhoneState) -> list[str]:
+    if phone.has("no-battery"):
+        return [
+            "Current Battery Service state:",
+            "  AC powered: true",
+            "  USB powered: false",
+            "  Wireless powered: false",
+            "  status: 1",
+            "  health: 1",
+            "  present: false",
+            "  level: 0",
+            "  scale: 100",
+            "  voltage: 0",
+            "  temperature: 0",
+            "  technology: ",
+        ]
     charging = phone.charging
     dock = ["  Dock powered: false"] if phone.profile.android >= 13 else []
     return [
@@ -282,7 +310,10 @@ def _taskset(phone: PhoneState, arguments: list[str]) -> Answer:
         cores = int(mask, 16)
     except ValueError:
         return Answer(stderr=f"taskset: bad mask '{mask}'\n", code=1)
-    if not cores & ((1 << len(phone.profile.top_khz)) - 1):
+    if phone.has("taskset-denied"):
+        said = f"taskset: failed to set {os.getpid()}'s affinity: Operation not permitted\n"
+        return Answer(stderr=said, code=1)
+    if not cores & sum(1 << core for core in phone.online_cores):
         return Answer(
             stderr=f"taskset: failed to set {os.getpid()}'s affinity: Invalid argument\n", code=1
         )

@@ -1,0 +1,130 @@
+"""What an adb server lists, through a server that answers from a table; why a command failed."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from afd_benchmark.adb import Connected, ShellOutput, connected
+from tests.afd_benchmark.conftest import Bench
+
+
+@contextmanager
+def adb_server_that_lists(text: str) -> Iterator[int]:
+    """Its port. It answers host:devices, as often as asked."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as asked:
+                length = int(asked.read(4), 16)
+                assert asked.read(length) == b"host:devices"
+                content = text.encode()
+                connection.sendall(b"OKAY" + f"{len(content):04x}".encode() + content)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+NO_PERMISSIONS = (
+    "no permissions (missing udev rules? user is in the plugdev group); "
+    "see [http://developer.android.com/tools/device.html]"
+)
+LISTED = (
+    f"863276c1\t{NO_PERMISSIONS}\n"
+    "R58M\tauthorizing\n"
+    "emul\trecovery\n"
+    "????????????\tno permissions (user in plugdev group; are your udev rules wrong?); "
+    "see [http://developer.android.com/tools/device.html]\n"
+    "two words\tdevice\n"
+    "\n"
+)
+
+
+def test_states_are_taken_in_adbs_words() -> None:
+    with adb_server_that_lists(LISTED) as port:
+        found = connected([("127.0.0.1", port)])
+    assert [(c.serial, c.state) for c in found] == [
+        ("863276c1", NO_PERMISSIONS),
+        ("R58M", "authorizing"),
+        ("emul", "recovery"),
+        ("????????????", NO_PERMISSIONS.replace(
+            "missing udev rules? user is in the plugdev group",
+            "user in plugdev group; are your udev rules wrong?")),
+        ("two words", "device"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "remedy"),
+    [
+        (NO_PERMISSIONS, "udev rule"),
+        ("unauthorized", "allow USB debugging"),
+        ("authorizing", "wait a moment"),
+        ("offline", "plug it in again"),
+        ("recovery", "adb reboot"),
+        ("sideload", "adb reboot"),
+        ("rescue", "adb reboot"),
+        ("bootloader", "fastboot reboot"),
+        ("connecting", "try again"),
+        ("detached", "adb attach"),
+        ("host", "a computer"),
+        ("unknown", "connect it again"),
+    ],
+)
+def test_every_state_has_its_remedy(state: str, remedy: str) -> None:
+    problem = Connected("R58M", state, ("127.0.0.1", 5037)).problem
+    assert problem is not None and problem.startswith(f"R58M is {state}; ") and remedy in problem
+
+
+def test_a_phone_that_is_ready_has_no_problem() -> None:
+    assert Connected("R58M", "device", ("127.0.0.1", 5037)).problem is None
+
+
+def test_devices_and_run_say_the_state_and_the_remedy(bench: Bench, exports: object) -> None:
+    with adb_server_that_lists(LISTED.replace("two words\tdevice\n", "")) as port:
+        server = ("--adb-server", f"127.0.0.1:{port}")
+        listed = bench("devices", *server).out.splitlines()
+    assert len(listed) == 4
+    assert listed[0] == (
+        f"863276c1@127.0.0.1:{port} is {NO_PERMISSIONS}; add a udev rule for it (Debian: apt "
+        "install android-sdk-platform-tools-common), add yourself to the group plugdev, log in "
+        "anew and plug it in again"
+    )
+    assert "is recovery; start Android on it: adb reboot" in listed[2]
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "reason"),
+    [
+        ("", "", "silent"),
+        ("one\ntwo\n", "", "two"),
+        ("one\n", "cat: x: No such file or directory\n", "cat: x: No such file or directory"),
+        (
+            "",
+            "\nException occurred while executing 'start':\njava.lang.SecurityException: "
+            "Permission Denial: starting Intent\n\tat com.android.server.wm.A.check(A.java:1)\n"
+            "\tat android.os.Binder.execTransact(Binder.java:1)\n",
+            "java.lang.SecurityException: Permission Denial: starting Intent",
+        ),
+        (
+            "",
+            "java.lang.IllegalStateException: no\n\tat a.B.c(B.java:1)\nCaused by: "
+            "android.os.RemoteException: dead\n\t... 4 more\n",
+            "java.lang.IllegalStateException: no",
+        ),
+    ],
+)
+def test_a_failure_is_told_by_the_line_that_names_it(stdout: str, stderr: str, reason: str) -> None:
+    assert ShellOutput(255, stdout, stderr).reason == reason
