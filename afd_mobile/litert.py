@@ -7,7 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,20 +46,36 @@ class Replaced:
 
 
 class LiteRtModel:
-    """One `.tflite` file with one input and one output, on the CPU through XNNPACK.
+    """One `.tflite` file with one input, on the CPU through XNNPACK.
+
+    Several outputs are computed, and the first one is given.
 
     LiteRT may end the process on a damaged file: `check_model` first where it comes from a person.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1, delegate: Any = None) -> None:
-        """`delegate`: one that `ai_edge_litert.interpreter.load_delegate` gave; XNNPACK takes what
-        it leaves."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        delegate: Any = None,
+        input_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        """
+        Args:
+            delegate: one that `ai_edge_litert.interpreter.load_delegate` gave; XNNPACK takes what
+                it leaves.
+            input_shape: of a file that takes any.
+        """
         with _refused(path):
             self._interpreter = _interpreter(
                 model_path=str(path),
                 num_threads=threads,
                 experimental_delegates=[delegate] if delegate is not None else None,
             )
+            if input_shape is not None:
+                index = self._interpreter.get_input_details()[0]["index"]
+                self._interpreter.resize_tensor_input(index, input_shape)
             self._interpreter.allocate_tensors()
         self.input, self.output = _contracts(path, self._interpreter)
         self._input = self._interpreter.get_input_details()[0]
@@ -85,9 +101,10 @@ class LiteRtModel:
 
 
 def contracts(path: Path) -> tuple[TensorContract, TensorContract]:
-    """Input and output of a file with one of each, without getting it ready to run.
+    """Input and (first) output of a file with one input, without getting it ready to run.
 
-    Named as its signature says; by the tensors themselves where it has none.
+    Named as its signature says; by the tensors themselves where it has none. Sides of the input
+    that may have any length are -1.
 
     Raises:
         InputError: it is no such file.
@@ -95,7 +112,11 @@ def contracts(path: Path) -> tuple[TensorContract, TensorContract]:
     check_model(path)
     with _refused(path):
         interpreter = _interpreter(model_path=str(path))
-    return _contracts(path, interpreter)
+    given, result = _contracts(path, interpreter)
+    sides = interpreter.get_input_details()[0]["shape_signature"]
+    if (sides[1:] < 0).any():
+        given = replace(given, shape=tuple(int(side) for side in sides))
+    return given, result
 
 
 def _interpreter(**options: Any) -> Interpreter:
@@ -171,9 +192,9 @@ def _refused(path: Path) -> Iterator[None]:
 
 def _contracts(path: Path, interpreter: Interpreter) -> tuple[TensorContract, TensorContract]:
     given, results = interpreter.get_input_details(), interpreter.get_output_details()
-    if len(given) != 1 or len(results) != 1:
+    if len(given) != 1 or not results:
         raise InputError(
-            f"{path} has {len(given)} inputs and {len(results)} outputs, expected one of each"
+            f"{path} has {len(given)} inputs and {len(results)} outputs, expected one input"
         )
     signatures = list(interpreter.get_signature_list().values())
     if len(signatures) > 1:

@@ -79,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="INVALID where the asked backend leaves operations to the CPU (default: SUSPECT)",
     )
+    add(
+        "--input-shape",
+        type=_shape,
+        metavar="N,H,W,C",
+        help="for files whose input may have any size, such as 1,224,224,3",
+    )
     add("--threads", nargs="+", type=positive, default=[1], metavar="N", help="(default: 1)")
     add("--runs", type=positive, default=50, metavar="N", help="at least, a repeat (default: 50)")
     add("--min-secs", type=_seconds, default=0.5, metavar="S", help="at least, a repeat (0.5)")
@@ -197,6 +203,13 @@ def _option(text: str) -> tuple[str, str]:
     return key, value
 
 
+def _shape(text: str) -> tuple[int, ...]:
+    sides = text.split(",")
+    if not all(side.isdecimal() and 0 < int(side) < 2**31 for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as 1,224,224,3")
+    return tuple(map(int, sides))
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -224,10 +237,10 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.tool is not None and not arguments.tool.is_file():
         raise InputError(f"--tool {arguments.tool} is no file")
     host, phones = _chosen(arguments.device, arguments.adb_server)
-    targets, peers = _targets(arguments.targets)
+    targets, peers, broken = _targets(arguments.targets, arguments.input_shape)
     request = RunRequest(
         targets=targets,
-        against=_targets([arguments.against])[0] if arguments.against else (),
+        against=_against(arguments.against, arguments.input_shape),
         backends=tuple(dict.fromkeys(arguments.backend)),
         threads=tuple(dict.fromkeys(arguments.threads)),
         settings=Settings(
@@ -250,6 +263,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if peers:
         _write_table7(peers, outcome, request.out)
     _conclude(outcome, request.out)
+    _refuse(broken)
 
 
 def _replay(arguments: argparse.Namespace) -> None:
@@ -268,6 +282,10 @@ def _conclude(outcome: Outcome, out: Path) -> None:
     write_whole(out / "report.html", render_html([outcome.results]))
     for name in (RESULTS, "report.html"):
         print(f"  {printable(str(out / name))}")
+    cases = outcome.results.cases
+    if cases and all(case.verdict is Verdict.SKIPPED for case in cases):
+        reasons = {f"{c.device}, {c.backend}: {c.reasons[0]}": None for c in cases}
+        raise UsageError(f"nothing was measured: {'; '.join(reasons)}")
     if outcome.lost:
         raise DeviceError("; ".join(outcome.lost.values()))
     invalid = [c.file for c in outcome.results.cases if c.verdict is Verdict.INVALID]
@@ -316,21 +334,48 @@ def _write_table7(peers: Mapping[str, Target], outcome: Outcome, out: Path) -> N
         write_whole(out / "figure10.png", table7.figure10(rows))
 
 
-def _targets(texts: Sequence[str]) -> tuple[tuple[Target, ...], dict[str, Target]]:
-    """Every file once, in the order given; and the peers among them by name."""
+def _targets(
+    texts: Sequence[str], input_shape: tuple[int, ...] | None = None
+) -> tuple[tuple[Target, ...], dict[str, Target], list[str]]:
+    """Every file once, in the order given; the peers among them by name; what cannot be used.
+
+    Raises:
+        InputError: none can.
+    """
     from afd_benchmark.peers import PEERS, peer_folder
-    from afd_benchmark.targets import find_targets
+    from afd_benchmark.targets import read_target, target_files
 
     found: dict[str, Target] = {}
     peers = {}
+    broken: list[str] = []
     every = [f"{PEER}{name}" for name in PEERS]
     for text in (t for given in texts for t in (every if given == f"{PEER}{ALL}" else [given])):
         name = text.removeprefix(PEER) if text.startswith(PEER) else None
-        for target in find_targets(peer_folder(name) if name is not None else Path(text)):
+        for path in target_files(peer_folder(name) if name is not None else Path(text)):
+            try:
+                target = read_target(path, input_shape)
+            except InputError as error:
+                broken.append(str(error))
+                continue
             found.setdefault(target.sha256, target)
             if name is not None:
                 peers[name] = target
-    return tuple(found.values()), peers
+    if not found:
+        raise InputError(broken[0])
+    for text in broken:
+        print(f"note: left out: {printable(text)}", file=sys.stderr)
+    return tuple(found.values()), peers, broken
+
+
+def _against(text: str | None, input_shape: tuple[int, ...] | None) -> tuple[Target, ...]:
+    return () if text is None else _targets([text], input_shape)[0]
+
+
+def _refuse(broken: Sequence[str]) -> None:
+    """At the end, so that the others are measured."""
+    if broken:
+        more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise InputError(f"left out: {broken[0]}{more}")
 
 
 def _built_apk() -> Path | None:
@@ -414,7 +459,7 @@ def _cost(arguments: argparse.Namespace) -> None:
     from afd_benchmark.cost_table import cost_json, cost_table
     from afd_benchmark.file_cost import cost_of_file
 
-    targets, peers = _targets(arguments.targets)
+    targets, peers, broken = _targets(arguments.targets)
     repeated = len({t.file for t in targets}) < len(targets)
     names = {t.sha256: str(t.local_path) if repeated else t.file for t in targets}
     costs = {names[t.sha256]: cost_of_file(t.local_path) for t in targets}
@@ -425,6 +470,7 @@ def _cost(arguments: argparse.Namespace) -> None:
         if peers:
             of_peers = {name: costs[names[target.sha256]] for name, target in peers.items()}
             print(f"\n{table7.table7(table7.rows(of_peers, {}))}")
+    _refuse(broken)
 
 
 def _parse(arguments: argparse.Namespace) -> None:

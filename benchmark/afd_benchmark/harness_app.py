@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from afd_benchmark.adb import LocalFile
+from afd_benchmark.adb import LocalFile, Phone, ShellOutput
 from afd_benchmark.harness_protocol import (
     CHECK,
     HARNESS_SCHEMA_VERSION,
@@ -36,15 +37,28 @@ _USUAL_START_S = 1.0
 # Each look starts one or two short processes on the phone.
 _LOOK_AGAIN_S = 1.0
 _LOGCAT = ["logcat", "-d", "-t", "500", "-s", f"{LOG_TAG}:*", "AndroidRuntime:E"]
-# What `pm install` says, and what to do about it.
+_CRASH = f"Process: {PACKAGE}"
+# What `pm install` and `am start` say, and what to do about it; the first that is found.
 _REMEDIES = {
     "INSTALL_FAILED_UPDATE_INCOMPATIBLE": (
         f"another build with another signature is installed; remove it: adb uninstall {PACKAGE}"
+    ),
+    "INSTALL_FAILED_VERSION_DOWNGRADE": (
+        f"a newer build is installed; remove it: adb uninstall {PACKAGE}"
     ),
     "INSTALL_FAILED_INSUFFICIENT_STORAGE": "make room on the phone",
     "INSTALL_FAILED_NO_MATCHING_ABIS": "the app is for arm64-v8a and x86_64; use --tool",
     "INSTALL_FAILED_OLDER_SDK": "the app needs Android 8; use --tool",
     "INSTALL_FAILED_USER_RESTRICTED": "allow installing over USB in the developer options",
+    "INSTALL_FAILED_VERIFICATION": "switch off verifying apps over USB in the developer options",
+    "INSTALL_PARSE_FAILED": "build the app again: make apk",
+    "INTERACT_ACROSS_USERS": (
+        "another user is in front; switch to the first one: adb shell am switch-user 0"
+    ),
+    "SecurityException": (
+        'allow "USB debugging (Security settings)" in the developer options, or give --tool '
+        "benchmark_model"
+    ),
 }
 
 
@@ -68,27 +82,25 @@ class HarnessApp:
         """Installs the app unless this very file is installed."""
         self._session = session
         phone = session.phone
+        self._files = _files(phone)
+        self._crashes = phone.shell(_LOGCAT).stdout.count(_CRASH)
         installed = phone.shell(["pm", "path", PACKAGE]).stdout.strip().removeprefix("package:")
         if installed:
             digest = phone.shell(["sha256sum", installed]).stdout.split()
             if digest[:1] == [self._apk.sha256]:
                 return
         remote = session.push(self._apk, "harness.apk")
-        done = phone.shell(["pm", "install", "-r", "-d", "-g", remote], timeout_s=_INSTALL_S)
-        said = f"{done.stdout}\n{done.stderr}".strip()
-        if done.exit_code or "Success" not in said:
-            reason = re.search(r"INSTALL_\w+", said)
-            remedy = _REMEDIES.get(reason[0] if reason else "", "see what the phone says")
+        done = phone.shell(["pm", "install", "-r", "-d", remote], timeout_s=_INSTALL_S)
+        if done.exit_code or "Success" not in done.stdout + done.stderr:
             raise DeviceError(
-                f"{phone.serial}: the harness app cannot be installed: "
-                f"{(said.splitlines() or ['silent'])[-1]}; {remedy}"
+                f"{phone.serial}: the harness app cannot be installed: {_with_remedy(done)}"
             )
 
     def end(self) -> None:
         """The app stays installed; what it wrote does not."""
         self._session.phone.shell(["am", "force-stop", PACKAGE])
         self._session.phone.shell(
-            ["rm", "-rf", *(str(FILES / f) for f in ("results", "pending", "outputs"))]
+            ["rm", "-rf", *(str(self._files / f) for f in ("results", "pending", "outputs"))]
         )
 
     def outputs(self, case: PlannedCase, target: Target, log: str) -> list[Pixels]:
@@ -149,7 +161,11 @@ class HarnessApp:
             MeasurementError: it refused, crashed, or gave no answer in time.
         """
         settings, phone = self._settings, self._session.phone
-        run_id = Path(log).stem[-64:].lstrip(".")
+        if target.input_shape is not None:
+            raise MeasurementError(
+                "the harness app does not resize inputs; give --tool benchmark_model"
+            )
+        run_id = _run_id(log)
         model = LocalFile(target.sha256, target.path)
         extras = more | {
             "schema_version": str(HARNESS_SCHEMA_VERSION),
@@ -173,8 +189,7 @@ class HarnessApp:
         answer = b""
         try:
             if started.exit_code or "Error" in started.stdout + started.stderr:
-                said = (started.stderr or started.stdout).strip().splitlines() or ["silent"]
-                raise MeasurementError(f"the app does not start: {said[-1]}")
+                raise MeasurementError(f"the app does not start: {_with_remedy(started)}")
             if mode == TIME:  # looking for the answer would disturb what is measured
                 phone.sleep(_expected_s(self._last.get(key), settings))
             answer = self._answer(run_id, asked_at)
@@ -187,7 +202,9 @@ class HarnessApp:
     def _answer(self, run_id: str, asked_at: float) -> bytes:
         """Waits for the JSON, which appears whole. A crash is noticed at the next look."""
         phone = self._session.phone
-        result, pending = (FILES / folder / f"{run_id}.json" for folder in ("results", "pending"))
+        result, pending = (
+            self._files / folder / f"{run_id}.json" for folder in ("results", "pending")
+        )
         seen = False  # its process takes a moment to come up
         while True:
             if phone.shell(["ls", str(result)]).exit_code == 0:
@@ -199,15 +216,53 @@ class HarnessApp:
                 # It left what it would say if it was killed; nothing, if it came to nothing at all.
                 if phone.shell(["ls", str(pending)]).exit_code == 0:
                     return phone.pull(str(pending))
-                raise MeasurementError(
-                    "the app ended without an answer: it crashed at its start, or was killed"
-                )
+                raise MeasurementError(f"the app ended without an answer: {self._end()}")
             if phone.now_s - asked_at > self._settings.time_limit_secs:
                 phone.shell(["am", "force-stop", PACKAGE])
                 raise MeasurementError(
                     f"the app did not answer within {self._settings.time_limit_secs:g} s"
                 )
             phone.sleep(_LOOK_AGAIN_S)
+
+    def _end(self) -> str:
+        """By Android's log, whose older crashes do not count."""
+        _, *crashes = self._session.phone.shell(_LOGCAT).stdout.split(_CRASH)
+        before, self._crashes = self._crashes, len(crashes)
+        if len(crashes) <= before:
+            return "it was killed, or did not come up; Android's log names no crash"
+        named = re.search(r"(?:[a-z]\w*\.)+\w*(?:Exception|Error)\b.*", crashes[-1])
+        return f"it crashed: {named[0].strip() if named else 'see its log'}"
+
+
+def _files(phone: Phone) -> PurePosixPath:
+    """The app's external files folder, of the user in front.
+
+    Raises:
+        DeviceError: adb's shell does not see that user's files.
+    """
+    user = phone.shell(["am", "get-current-user"]).stdout.strip()
+    if user in ("", "0") or not user.isdecimal():
+        return FILES
+    storage = PurePosixPath("/storage/emulated") / user
+    if phone.shell(["ls", "-d", str(storage / "Android")]).exit_code:
+        raise DeviceError(
+            f"{phone.serial}: user {user} is in front, and adb's shell does not see that user's "
+            "files; switch to the first user (adb shell am switch-user 0), or give --tool "
+            "benchmark_model"
+        )
+    return storage / FILES.relative_to("/sdcard")
+
+
+def _run_id(log: str) -> str:
+    """As the protocol takes it, whatever a file is called; the digest tells them apart."""
+    digest = hashlib.sha256(log.encode()).hexdigest()[:12]
+    return f"{digest}-{re.sub(r'[^A-Za-z0-9_.-]', '_', Path(log).stem)[-48:]}"
+
+
+def _with_remedy(refusal: ShellOutput) -> str:
+    text = refusal.stdout + refusal.stderr
+    remedy = next((r for word, r in _REMEDIES.items() if word in text), None)
+    return f"{refusal.reason}; {remedy}" if remedy else refusal.reason
 
 
 def _expected_s(last: HarnessResult | None, settings: Settings) -> float:

@@ -106,6 +106,7 @@ class HostRunner:
         np.save(folder / "images.npy", images)
         request = HostRequest(
             model=str(target.local_path.resolve()),
+            input_shape=target.input_shape,
             images=str(folder / "images.npy"),
             outputs=str(outputs) if outputs else None,
             threads=case.threads,

@@ -33,9 +33,11 @@ class HostRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: where to save the outputs of all images; None: time instead.
     cores: to pin the process to.
     delegate: an external delegate's library.
+    input_shape: for an input of any size.
     """
 
     model: str
+    input_shape: tuple[int, ...] | None
     images: str
     outputs: str | None
     threads: int
@@ -74,7 +76,12 @@ def main() -> None:
 
     path = Path(request.model)
     started = time.perf_counter_ns()
-    model = LiteRtModel(path, threads=request.threads, delegate=_delegate(request))
+    model = LiteRtModel(
+        path,
+        threads=request.threads,
+        delegate=_delegate(request),
+        input_shape=request.input_shape,
+    )
     init_ms = (time.perf_counter_ns() - started) / 1e6
     figures: dict[str, Any] = {}
     if request.outputs:

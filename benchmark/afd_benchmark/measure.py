@@ -33,7 +33,7 @@ from afd_mobile.errors import MeasurementError, ParityError
 from afd_mobile.parity import compare
 
 _replace = msgspec.structs.replace
-_LONGEST_STEM = 100  # of a log's name, which may be 255 bytes long
+_LONGEST_STEM = 100  # bytes of a log's name, which may have 255
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,12 +149,16 @@ def _log(case: PlannedCase, target: Target, what: str) -> str:
     """A raw log's name, relative to the results."""
     stem, device, backend = (
         re.sub(r"[^\w.-]", "_", text)
-        for text in (Path(target.file).stem[:_LONGEST_STEM], case.device, case.backend)
+        for text in (_cut(Path(target.file).stem), case.device, case.backend)
     )
     name = f"{stem}-{target.sha256[:8]}"
     if target is case.against:
         name += f"-in-turn-with-{case.target.sha256[:8]}"
     return f"logs/{name}-{device}-{backend}-{case.threads}-{what}.log"
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:_LONGEST_STEM].decode(errors="ignore")
 
 
 def _check(runner: Runner, case: PlannedCase, party: _Party) -> None:

@@ -115,6 +115,7 @@ class NativeTool:
             full_delegation=settings.full_delegation and case.backend != CPU,
             profile_file=profile,
             golden=golden,
+            input_shape=(target.input.name, target.input_shape) if target.input_shape else None,
         )
         command = [*self._pinning(case.threads), self._path, *flags]
         output = self._session.phone.shell(command, timeout_s=settings.time_limit_secs)

@@ -39,6 +39,7 @@ def benchmark_flags(
     full_delegation: bool = False,
     profile_file: str | None = None,
     golden: GoldenRun | None = None,
+    input_shape: tuple[str, Sequence[int]] | None = None,
 ) -> list[str]:
     """What follows the binary's name. All files are the device's.
 
@@ -48,6 +49,7 @@ def benchmark_flags(
         full_delegation: the tool fails where the backend does not take the whole graph.
         profile_file: gets the operations' times as CSV.
         golden: runs on these values instead of random ones, and keeps the outputs.
+        input_shape: the input's name and its shape, where the graph takes any.
 
     Raises:
         UsageError: there is no such backend, or a name or value cannot be told to the tool.
@@ -70,6 +72,8 @@ def benchmark_flags(
             f"--op_profiling_output_file={profile_file}",
             "--report_peak_memory_footprint=true",
         ]
+    if input_shape:
+        flags += _shape(*input_shape)
     return flags + (_golden(golden) if golden else [])
 
 
@@ -107,15 +111,19 @@ def _options(options: Mapping[str, str]) -> str:
     return ";".join(f"{key}:{value}" for key, value in options.items())
 
 
+def _shape(name: str, shape: Sequence[int]) -> list[str]:
+    if "," in name:
+        raise UsageError(f"{name!r}: the tool takes no ',' in an input's name")
+    return [f"--input_layer={name}", f"--input_layer_shape={','.join(map(str, shape))}"]
+
+
 def _golden(golden: GoldenRun) -> list[str]:
-    for text in (golden.name, golden.input_file):
-        if "," in text:
-            raise UsageError(f"{text!r}: the tool takes no ',' in an input's name or file")
+    if "," in golden.input_file:
+        raise UsageError(f"{golden.input_file!r}: the tool takes no ',' in an input's file")
     # The tool splits at single colons, and names such as serving_default_x:0 are common.
     name, file = (text.replace(":", "::") for text in (golden.name, golden.input_file))
     return [
-        f"--input_layer={golden.name}",
-        f"--input_layer_shape={','.join(map(str, golden.shape))}",
+        *_shape(golden.name, golden.shape),
         f"--input_layer_value_files={name}:{file}",
         f"--output_filepath={golden.output_file}",
     ]

@@ -64,6 +64,7 @@ class _Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits | None
     classify: bool
     multiply_adds: Count | None
+    input_shape: tuple[AtLeastOne, ...] | None = None
 
 
 class RecordedRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Target:
     Attributes:
         name: of the export; the file's own where there is no manifest.
         path: None in a replay, which needs no model.
+        input_shape: what a person chose for an input of any size; None where it has its own.
         golden: empty where nothing says what the outputs should be.
         limits: what the outputs may differ from the golden ones.
         classify: whether the outputs are logits.
@@ -62,6 +63,7 @@ class Target:
     limits: Limits | None
     classify: bool
     multiply_adds: int | None
+    input_shape: tuple[int, ...] | None = None
 
     @property
     def timed_image(self) -> Pixels:
@@ -78,14 +80,14 @@ class Target:
         return self.path
 
 
-def find_targets(path: Path) -> list[Target]:
-    """The files of an export folder, one file, or all of a folder of several.
+def target_files(path: Path) -> list[Path]:
+    """One file, those of an export folder, or all of a folder of several.
 
     Raises:
-        InputError: nothing of the kind, a broken manifest, or a file that is not the exported one.
+        InputError: nothing of the kind.
     """
     if path.suffix == ".tflite" and path.is_file():
-        return [_target(path)]
+        return [path]
     if not path.is_dir():
         raise InputError(
             f"{path} is no .tflite file and no folder; give one that afd-export made, or a file"
@@ -93,13 +95,21 @@ def find_targets(path: Path) -> list[Target]:
     found = sorted(path.glob("*.tflite")) or sorted(path.glob("*/*.tflite"))
     if not found:
         raise InputError(f"{path} holds no .tflite file; give a folder that afd-export made")
-    for file in found:
-        if not file.is_file():
-            raise InputError(f"{file} is no file; remove it, or give the files one by one")
-    return [_target(file) for file in found]
+    return found
 
 
-def _target(path: Path) -> Target:
+def read_target(path: Path, input_shape: tuple[int, ...] | None = None) -> Target:
+    """One file, with what the manifest beside it says of it.
+
+    Args:
+        input_shape: for an input of any size.
+
+    Raises:
+        InputError: it is no TFLite file, not the exported one, or has a broken manifest, or
+            `input_shape` is missing or does not fit.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is no file; remove it")
     digest = sha256(path)
     given, result = contracts(path)
     folder = path.parent
@@ -109,10 +119,14 @@ def _target(path: Path) -> Target:
         with _well_formed(folder):
             entry = next((f for f in manifest["files"] if f["path"] == path.name), None)
     if entry is None:
+        chosen = _chosen_shape(path, given.shape, input_shape)
+        name = path.stem + (f" at {'x'.join(map(str, chosen))}" if chosen else "")
         return Target(
-            name=printable(path.stem), file=printable(path.name), path=path, sha256=digest,
-            bytes=path.stat().st_size, precision=None, input=given, output=result, golden=(),
-            limits=None, classify=False, multiply_adds=_multiply_adds(path),
+            name=printable(name), file=printable(path.name), path=path, sha256=digest,
+            bytes=path.stat().st_size, precision=None,
+            input=replace(given, shape=chosen or given.shape), output=result, golden=(),
+            limits=None, classify=False,
+            multiply_adds=None if chosen else _multiply_adds(path), input_shape=chosen,
         )  # fmt: skip
     with _well_formed(folder):
         if entry["sha256"] != digest:
@@ -137,6 +151,24 @@ def _target(path: Path) -> Target:
             classify=Scope(manifest["scope"]) is Scope.CLASSIFIER,
             multiply_adds=_multiply_adds(path),
         )
+
+
+def _chosen_shape(
+    path: Path, shape: tuple[int, ...], asked: tuple[int, ...] | None
+) -> tuple[int, ...] | None:
+    """For an input of any size, the one to measure; None where it has its own."""
+    if -1 not in shape:
+        return None
+    sides = ",".join("?" if side < 0 else str(side) for side in shape)
+    if asked is None:
+        raise InputError(
+            f"{path} takes inputs of any size ({sides}); choose one: afd-bench run --input-shape "
+            "1,224,224,3"
+        )
+    fits = len(asked) == len(shape) and all(s in (-1, a) for s, a in zip(shape, asked, strict=True))
+    if not fits:
+        raise InputError(f"{path}: --input-shape {','.join(map(str, asked))} is no {sides}")
+    return asked
 
 
 def _multiply_adds(path: Path) -> int | None:

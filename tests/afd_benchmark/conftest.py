@@ -44,6 +44,26 @@ LIMITS = {
 }
 
 
+def two_outputs() -> bytes:
+    graph = Graph()
+    given = graph.feed(Fed((1, 4)))
+    results = [graph.tensor(Fed((1, 4))) for _ in range(2)]
+    for operator, result in zip(("RELU", "TANH"), results, strict=True):
+        graph.run(operator, [given], [result])
+    return graph.finish(results)
+
+
+def any_size() -> bytes:
+    """Its height and width are known at run time only; the file says 1 x 1."""
+    graph = Graph()
+    given = graph.feed(Fed((1, 1, 1, 3)))
+    result = graph.tensor(Fed((1, 1, 1, 3)))
+    graph.run("TANH", [given], [result])
+    for index in (given, result):
+        graph.signature(index, (1, -1, -1, 3))
+    return graph.finish([result])
+
+
 def small_graph(channels: int = 16, seed: int = 0) -> bytes:
     """Two convolutions, a mean and a matrix product: 1 x 32 x 32 x 3 -> 1 x 10."""
     rng = np.random.default_rng(seed)

@@ -202,6 +202,7 @@ def test_what_the_host_cannot_do_is_skipped_with_its_reason(
     done = bench(
         "run", exports / "plain", "--backend", "gpu", "nnapi", "cpu", "external:nowhere.so",
         "--threads", CORES + 1, "--profile",
+        code=2,
     )  # fmt: skip
     (out,) = (tmp_path / "benchmarks").iterdir()  # where nothing else was said
     reasons = [
@@ -215,7 +216,8 @@ def test_what_the_host_cannot_do_is_skipped_with_its_reason(
     ]
     assert all(f"skipped: {reason}" in done.out for reason in reasons)
     assert not (out / "logs").exists()
-    assert done.err.startswith("note: host: ") and len(done.err.splitlines()) == 1
+    assert done.err.startswith("note: host: ") and len(done.err.splitlines()) == 2
+    assert f"nothing was measured: host, gpu: {reasons[0]}; host, nnapi: " in done.err
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
@@ -260,6 +262,26 @@ def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_worker(
     assert [case["file"] for case in cases(out)] == ["corrected_float32.tflite"]
     assert read_results(out).finished_at is None
     wait_until(lambda: not any(map(alive, workers)))
+
+
+def test_a_broken_file_is_left_out_and_the_others_are_measured(
+    exports: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    shutil.copy(exports / "plain" / "plain_float32.tflite", folder / "good one.tflite")
+    (folder / "bad.tflite").write_bytes(b"no model")
+    (folder / "folder.tflite").mkdir()
+    done = bench("run", folder, "--out", tmp_path / "out", *QUICK, code=3)
+    notes = [line for line in done.err.splitlines() if line.startswith("note: left out: ")]
+    assert [Path(line.split()[3]).name for line in notes] == ["bad.tflite", "folder.tflite"]
+    assert f"left out: {folder / 'bad.tflite'} is no TFLite model" in done.err.splitlines()[-1]
+    assert [case["file"] for case in cases(tmp_path / "out")] == ["good one.tflite"]
+    done = bench("cost", folder, code=3)
+    assert "good one.tflite" in done.out and "left out" in done.err
+    (folder / "good one.tflite").unlink()
+    done = bench("cost", folder, code=3)
+    assert done.out == "" and len(done.err.splitlines()) == 1
 
 
 # --- cost -----------------------------------------------------------------------------------------

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.afd_benchmark.conftest import BRIEF, SHORT, Bench, cases, harness_apk, verdict
+from tests.afd_benchmark.conftest import (
+    BRIEF,
+    SHORT,
+    TOOL,
+    Bench,
+    any_size,
+    cases,
+    harness_apk,
+    small_graph,
+    verdict,
+)
 from tests.virtual_phone.fixtures import AdbServer
 from tests.virtual_phone.packages import HARNESS
 from tests.virtual_phone.phone import VirtualPhone
@@ -103,7 +113,7 @@ def test_an_installed_app_is_not_installed_again_and_another_build_is(
     [
         ("wrong-output", "wrong outputs"),
         ("app-killed", "the app ended in the middle of the run"),
-        ("app-crash", "crashed at its start"),
+        ("app-crash", "it crashed: java.lang.UnsatisfiedLinkError: dlopen failed"),
         ("app-hang", "did not answer within 1 s"),
         ("half-json", "cannot be read"),
     ],
@@ -124,6 +134,51 @@ def test_a_failing_app_is_invalid(
     (case,) = cases(tmp_path)
     assert case["verdict"] == "INVALID" and case["median_ms"] is None
     assert words in case["reasons"][0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["two words", 'o\'clock "x"', "模型", "-dash", ".hidden", "é" * 120, "x" * 230, "a,b:c", "😀"],
+)
+def test_a_file_of_any_name_is_measured(
+    name: str, session: Session, bench: Bench, tmp_path: Path
+) -> None:
+    path = tmp_path / f"{name}.tflite"
+    path.write_bytes(small_graph(4))
+    out = tmp_path / "out"
+    bench("run", path, "--device", session.serial, "--out", out, *BRIEF)
+    (case,) = cases(out)
+    assert case["file"] == f"{name}.tflite" and verdict(case) == "VALID", case["reasons"]
+
+
+def test_an_input_of_any_size_is_left_to_the_other_tool(
+    session: Session, bench: Bench, tmp_path: Path
+) -> None:
+    path = tmp_path / "any.tflite"
+    path.write_bytes(any_size())
+    run = ("run", path, "--device", session.serial, "--input-shape", "1,32,32,3", *BRIEF)
+    bench(*run, "--out", tmp_path / "app", code=8)
+    (case,) = cases(tmp_path / "app")
+    assert case["reasons"] == [
+        "the harness app does not resize inputs; give --tool benchmark_model"
+    ]
+    bench(*run, "--tool", TOOL, "--out", tmp_path / "tool")
+    (case,) = cases(tmp_path / "tool")
+    assert verdict(case) == "VALID" and case["target"] == "any at 1x32x32x3"
+
+
+def test_another_user_in_front_is_said_at_once(
+    session: Session, bench: Bench, corrected: Path, tmp_path: Path
+) -> None:
+    session.phone.faults = ("second-user",)
+    try:
+        done = bench(
+            "run", corrected, "--device", session.serial, "--out", tmp_path, *BRIEF, code=7
+        )
+    finally:
+        session.phone.faults = ()
+    assert "user 10 is in front" in done.err and "am switch-user 0" in done.err
+    assert cases(tmp_path) == []
 
 
 def test_a_replay_gives_the_same_results(session: Session, bench: Bench, tmp_path: Path) -> None:

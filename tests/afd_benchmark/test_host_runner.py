@@ -22,10 +22,17 @@ from afd_benchmark.measure import Settings
 from afd_benchmark.plan import PlannedCase
 from afd_benchmark.processor import processor_features
 from afd_benchmark.results import Repeat
-from afd_benchmark.targets import GoldenPicture, Target, find_targets
+from afd_benchmark.targets import GoldenPicture, Target, read_target
 from afd_mobile.errors import MeasurementError
 from afd_mobile.litert import LiteRtModel
-from tests.afd_benchmark.conftest import CLASSES, SIZE, small_graph, write_export
+from tests.afd_benchmark.conftest import (
+    CLASSES,
+    SIZE,
+    any_size,
+    small_graph,
+    two_outputs,
+    write_export,
+)
 from tests.afd_export.tflite_graphs import Fed, Graph, Stored, single
 
 QUICK = Settings(repeats=1, runs=3, min_secs=0, warmup_runs=2, warmup_min_secs=0)
@@ -74,7 +81,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bare(content: bytes, folder: Path) -> Target:
     path = folder / "model.tflite"
     path.write_bytes(content)
-    return find_targets(path)[0]
+    return read_target(path)
 
 
 def planned(target: Target, backend: str = "cpu", threads: int = 1) -> PlannedCase:
@@ -99,7 +106,7 @@ def failure(target: Target, out: Path, settings: Settings = QUICK, *, backend: s
 
 
 def test_outputs_are_litert_s_own(plain_export: Path, tmp_path: Path) -> None:
-    (target,) = find_targets(plain_export)
+    target = read_target(plain_export / "plain_float32.tflite")
     outputs = HostRunner(QUICK, tmp_path).outputs(planned(target), target, LOG)
     model = LiteRtModel(target.local_path)
     assert len(outputs) == 2 and outputs[0].shape == (1, CLASSES)
@@ -128,7 +135,7 @@ def test_quantised_outputs_are_in_real_values(kind: str, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def measured(plain_export: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Repeat, Path]:
     out = tmp_path_factory.mktemp("out")
-    return repeated(find_targets(plain_export)[0], out), out
+    return repeated(read_target(plain_export / "plain_float32.tflite"), out), out
 
 
 def test_a_repeat_s_figures_fit_together(measured: tuple[Repeat, Path]) -> None:
@@ -311,7 +318,23 @@ def test_the_worker_refuses_what_is_no_request(change: Callable[[str], str]) -> 
 
 
 def test_images_of_another_size_are_refused(plain_export: Path, tmp_path: Path) -> None:
-    (target,) = find_targets(plain_export)
+    target = read_target(plain_export / "plain_float32.tflite")
     image = np.zeros((1, SIZE, SIZE // 2, 3), np.float32)
     wrong = replace(target, golden=(GoldenPicture("p", image, target.golden[0].expected),))
     assert "Dimension mismatch" in failure(wrong, tmp_path)
+
+
+def test_several_outputs_are_timed(tmp_path: Path) -> None:
+    repeat = repeated(bare(two_outputs(), tmp_path), tmp_path / "out")
+    assert len(repeat.samples_ms) == 3 and repeat.delegation.nodes == 2
+
+
+def test_an_input_of_any_size_gets_the_one_that_was_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "any.tflite"
+    path.write_bytes(any_size())
+    target = read_target(path, (1, 5, 7, 3))
+    assert len(repeated(target, tmp_path / "out").samples_ms) == 3
+    image = np.linspace(-1, 1, 105, dtype=np.float32).reshape(1, 5, 7, 3)
+    target = replace(target, golden=(GoldenPicture("p", image, image),))
+    (output,) = HostRunner(QUICK, tmp_path / "out").outputs(planned(target), target, LOG)
+    np.testing.assert_allclose(output, np.tanh(image), atol=1e-6)

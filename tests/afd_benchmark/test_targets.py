@@ -15,14 +15,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afd_benchmark.targets import find_targets
+from afd_benchmark.targets import Target, read_target, target_files
 from afd_mobile.artifacts import sha256
 from afd_mobile.errors import InputError
 from afd_mobile.parity import Limits
-from tests.afd_benchmark.conftest import CLASSES, LIMITS, SIZE, small_graph, write_export
+from tests.afd_benchmark.conftest import (
+    CLASSES,
+    LIMITS,
+    SIZE,
+    any_size,
+    small_graph,
+    two_outputs,
+    write_export,
+)
 from tests.afd_export.tflite_graphs import Fed, single
 
 Edit = Callable[[dict[str, Any]], object]
+
+
+def find_targets(path: Path) -> list[Target]:
+    return [read_target(file) for file in target_files(path)]
 
 
 def edit(folder: Path, change: Edit) -> None:
@@ -185,6 +197,44 @@ def test_a_model_that_is_cut_off_does_not_end_the_command(share: float, tmp_path
     )  # fmt: skip
     assert done.returncode == InputError.exit_code, done
     assert str(path) in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_several_outputs_are_taken_and_the_first_one_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "two.tflite"
+    path.write_bytes(two_outputs())
+    (target,) = find_targets(path)
+    assert target.output.shape == (1, 4) and target.golden == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "refused"),
+    [
+        (None, "takes inputs of any size (1,?,?,3); choose one: afd-bench run --input-shape 1,224"),
+        ((1, 8, 8), "--input-shape 1,8,8 is no 1,?,?,3"),
+        ((1, 8, 8, 4), "--input-shape 1,8,8,4 is no 1,?,?,3"),
+        ((1, 8, 6, 3), None),
+    ],
+)
+def test_an_input_of_any_size_wants_one(
+    asked: tuple[int, ...] | None, refused: str | None, tmp_path: Path
+) -> None:
+    """The file itself says 1x1, which would be timed as 0.00 ms."""
+    path = tmp_path / "any.tflite"
+    path.write_bytes(any_size())
+    if refused is not None:
+        with pytest.raises(InputError) as caught:
+            read_target(path, asked)
+        assert refused in str(caught.value)
+    else:
+        target = read_target(path, asked)
+        assert target.input.shape == target.input_shape == asked
+        assert target.timed_image.shape == asked
+        assert target.name == "any at 1x8x6x3" and target.multiply_adds is None
+
+
+def test_an_input_of_its_own_size_keeps_it(plain: Path) -> None:
+    target = read_target(plain / "plain_float32.tflite", (1, 8, 8, 3))
+    assert target.input_shape is None and target.input.shape == (1, SIZE, SIZE, 3)
 
 
 def test_two_inputs_are_refused(tmp_path: Path) -> None:

@@ -113,6 +113,10 @@ class Graph:
         self._operators.append(node)
         return outputs[0]
 
+    def signature(self, index: int, shape: tuple[int, ...]) -> None:
+        """What a tensor's shape may be; -1 for any."""
+        self._tensors[index].shapeSignature = list(shape)
+
     def finish(self, outputs: list[int]) -> bytes:
         graph = schema.SubGraphT()
         graph.name = b"main"

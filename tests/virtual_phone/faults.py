@@ -30,6 +30,7 @@ FAULTS = {
     "no-battery": "a board on mains power: no battery is present",
     "offline-core": "core 1 is unplugged, and shows no clocks",
     "taskset-denied": "taskset may not set an affinity",
+    "second-user": "another user is in front, whose files adb's shell does not see",
     "no-room-for-apps": "pm install ends with INSTALL_FAILED_INSUFFICIENT_STORAGE",
     "app-killed": "the app is killed in the middle of its timing, as for memory",
     "app-crash": "the app crashes before it could write anything",
@@ -41,11 +42,11 @@ FAULTS = {
 OF_THE_SESSION = ("settings-denied", "fixed-performance-stays", "no-battery", "offline-core",
                   "taskset-denied")  # fmt: skip
 # Of the harness app; the others are the phone's and benchmark_model's.
-OF_THE_APP = ("no-room-for-apps", "app-killed", "app-crash", "app-hang", "half-json")
+OF_THE_APP = ("second-user", "no-room-for-apps", "app-killed", "app-crash", "app-hang", "half-json")
 ONCE = ("unplugged", "unplugged-in-push", "out-of-memory", "hang")
 _FROM_THE_BEGINNING = ("unauthorized", "offline", "storage-full", "low-battery", "screen-off",
                        "settings-denied", "fixed-performance-stays", "no-battery", "offline-core",
-                       "taskset-denied", "no-room-for-apps")  # fmt: skip
+                       "taskset-denied", "second-user", "no-room-for-apps")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,8 @@ def _am(phone: PhoneState, arguments: list[str]) -> Answer:
             phone.start((package, *extras.values()), 0).running = False
             phone.packages.start(package, extras)
             return Answer(said)
+        case ["get-current-user"]:
+            return _lines(["10" if phone.has("second-user") else "0"])
         case ["force-stop" | "kill", package]:
             phone.packages.stop(package)
             return Answer()
