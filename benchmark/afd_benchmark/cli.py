@@ -502,11 +502,13 @@ def _parse(arguments: argparse.Namespace) -> None:
 
 
 def _read_log(path: Path) -> str:
+    from afd_benchmark.native_lines import decode_log
+
     try:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    return content.decode("utf-8", errors="replace")
+    return decode_log(content)
 
 
 def _report(arguments: argparse.Namespace) -> None:

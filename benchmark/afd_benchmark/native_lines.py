@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -53,26 +54,43 @@ class LogError(InputError):
 
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _DATE, _TIME = r"(?:\d{4}-)?\d\d-\d\d", r"\d\d:\d\d:\d\d\.\d{3,9}(?: [+-]\d{4})?"
+_WHEN = rf"(?:{_DATE} {_TIME}|\s*\d+\.\d{{3,9}})"  # `-v epoch` and `-v monotonic` count seconds
 _LEVEL, _TAG = "(?P<level>[VDIWEFA])", r"(?P<tag>[^:(]*?)\s*"
 _TEXT = "(?P<text>.*)"
 _LOGCAT = [
     re.compile(form)
     for form in (
         # threadtime, perhaps with the user
-        rf"{_DATE} {_TIME}\s+(?:\w+\s+)?(?P<pid>\d+)\s+\d+ {_LEVEL} {_TAG}: ?{_TEXT}",
-        # brief and time
-        rf"(?:{_DATE} {_TIME} )?{_LEVEL}/{_TAG}\(\s*(?P<pid>\d+)\): ?{_TEXT}",
+        rf"{_WHEN}\s+(?:\w+\s+)?(?P<pid>\d+)\s+\d+ {_LEVEL} {_TAG}: ?{_TEXT}",
+        # brief and time, perhaps with the user
+        rf"(?:{_WHEN} )?{_LEVEL}/{_TAG}\((?:\s*\w+:)?\s*(?P<pid>\d+)\): ?{_TEXT}",
+        # process and thread
+        rf"(?:{_WHEN} )?{_LEVEL}\(\s*(?P<pid>\d+)(?::\s*\d+)?\) {_TEXT}  \((?P<tag>[^()]*)\)",
+        rf"(?:{_WHEN} )?{_LEVEL}\(\s*(?P<pid>\d+):\s*\d+\) {_TEXT}(?P<tag>)",
         # Android Studio's old columns
         rf"{_DATE} {_TIME} (?P<pid>\d+)-\d+/\S+ {_LEVEL}/{_TAG}: ?{_TEXT}",
         # Android Studio's new ones
         rf"{_DATE} {_TIME}\s+(?P<pid>\d+)-\d+\s+(?P<tag>\S+)\s+\S+\s+{_LEVEL}\s\s?{_TEXT}",
+        # the same without ids, without the package, and its compact view
+        rf"{_DATE} {_TIME}\s+(?P<tag>\S+)\s+(?:\S+\s+)?{_LEVEL}\s\s?{_TEXT}(?P<pid>)",
+        rf"{_TIME}\s+{_LEVEL}\s\s?{_TEXT}(?P<tag>)(?P<pid>)",
         # tag
-        rf"{_LEVEL}/{_TAG}: ?{_TEXT}(?P<pid>)",
+        rf"(?:{_WHEN} )?{_LEVEL}/{_TAG}: ?{_TEXT}(?P<pid>)",
     )
 ]
 _LONG = re.compile(rf"\[ {_DATE} {_TIME}\s+(?P<pid>\d+):\s*\d+ {_LEVEL}/(?P<tag>.*?)\s*\]")
-_TAGS = {"tflite", "litert", "tflite_benchmarkmodelactivity"}
-_PREFIX = re.compile(r"(?P<level>VERBOSE|DEBUG|INFO|WARN|WARNING|ERROR|FATAL): ?")
+# What CI systems set before a line; GitLab adds the stream's number and letter.
+_CI_STAMP = re.compile(
+    r"\[?(?:\d{4}-\d\d-\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?:? +"
+    r"(?:\d\d[EO][ +])?"
+)
+# Of the process and thread formats, which end with the tag or have none, and of the compact view.
+_TAGS = {"", "tflite", "litert", "tflite_benchmarkmodelactivity"}
+_PREFIX = re.compile(
+    r"(?P<level>VERBOSE|DEBUG|INFO|WARNING|WARN|ERROR|FATAL): ?"
+    # absl's and glog's: level and day, time, thread, place
+    r"|(?P<letter>[IWEF])\d{4}(?:\d{4})? [\d:.]+ +\d+ \S+:\d+\] ?"
+)
 _LOCATION = re.compile(r"\[[\w./-]+:\d+\] ?")  # as LiteRT prints
 
 
@@ -86,8 +104,10 @@ def read_lines(text: str, source: str = "") -> list[Line]:
         plain = _COLOUR.sub("", raw).rstrip()
         if not plain or plain.startswith("--------- "):
             continue
-        header = _LONG.fullmatch(plain)
-        match = header or next(filter(None, (form.fullmatch(plain) for form in _LOGCAT)), None)
+        header, match = _in_logcat(plain)
+        if match is None and (stamp := _CI_STAMP.match(plain)):
+            plain = plain[stamp.end() :]
+            header, match = _in_logcat(plain)
         if match:
             logcat = True
             process, level, tag = match["pid"], match["level"], match["tag"]
@@ -100,11 +120,31 @@ def read_lines(text: str, source: str = "") -> list[Line]:
     return lines
 
 
+def decode_log(content: bytes) -> str:
+    """A log as programs and shells store it; PowerShell's `>` writes UTF-16."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = content.decode("utf-16", errors="replace")
+    elif content[1::2].count(0) > len(content) / 4:
+        text = content.decode("utf-16-le", errors="replace")
+    elif content[::2].count(0) > len(content) / 4:
+        text = content.decode("utf-16-be", errors="replace")
+    else:
+        text = content.decode("utf-8-sig", errors="replace")
+    return text.replace("\0", "")
+
+
+def _in_logcat(line: str) -> tuple[re.Match[str] | None, re.Match[str] | None]:
+    """Its header where message and header have lines of their own; what else matches."""
+    header = _LONG.fullmatch(line)
+    return header, header or next(filter(None, (form.fullmatch(line) for form in _LOGCAT)), None)
+
+
 def _without_prefix(message: str) -> tuple[str | None, str]:
     level = None
     prefix = _PREFIX.match(message)
     if prefix:
-        level, message = prefix["level"][0], message[prefix.end() :]
+        level = (prefix["level"] or prefix["letter"])[0]
+        message = message[prefix.end() :]
     return level, _LOCATION.sub("", message, count=1) if message.startswith("[") else message
 
 

@@ -22,6 +22,8 @@ class ToolRun(Times):
         backend: the one that ran: cpu, gpu, nnapi, external:LIBRARY.
         delegate, delegated, nodes, partitions: the running backend's delegate, the operations it
             took of how many, and the parts that the graph fell into, those left to others included.
+        init_growth_bytes, growth_bytes: how far the memory in use had grown since the tool's start,
+            once the graph was ready, and at the end.
         kernels: in how many pieces the asked backend's delegate runs its share.
         fully_delegated: the asked backend runs the whole graph.
         delegates: all that took something, the asked backend's first.
@@ -39,6 +41,8 @@ class ToolRun(Times):
     fully_delegated: bool | None
     delegates: tuple[AppliedDelegate, ...]
     peak_memory_bytes: int | None
+    init_growth_bytes: int | None
+    growth_bytes: int | None
     warnings: tuple[str, ...]
 
 
@@ -85,8 +89,14 @@ _SHAPES = {
         r"Loaded model |Loading model from: ",
         r"Load(?:ed model|ing model from:) (?P<path>.+)",
     ),
-    # "Memory footprint delta" and "Peak memory footprint (MB): init=" are no peaks: both are
-    # differences from the start of the tool.
+    # No peaks: both are differences from the start of the tool.
+    "growth": (
+        r"Memory footprint delta|Peak memory footprint \(MB\): init",
+        r"(?:Memory footprint delta from the start of the tool|Peak memory footprint) \(MB\):"
+        rf" init=(?P<init>{FLOAT}) overall=(?P<overall>{FLOAT})",
+    ),
+    "init_litert": (r"Init footprint:", rf"Init footprint: +(?P<init>{FLOAT}) MB"),
+    "overall_litert": (r"Overall footprint:", rf"Overall footprint: +(?P<overall>{FLOAT}) MB"),
     "peak": (
         r"Overall peak memory footprint",
         rf"Overall peak memory footprint \(MB\) via periodic monitoring: (?P<mb>{FLOAT})",
@@ -120,6 +130,7 @@ def _read(lines: Sequence[Line], exit_code: int | None) -> ToolRun:
         raise LogError(f"the tool ended with exit code {exit_code}", _last(lines))
     times = native_times.read_times(facts, _last(lines))
     peak_bytes, doubt = _peak_memory(facts)
+    growth, growth_doubt = _growth(facts)
     # Without the line that delegates follow, their own may be missing as well.
     placement = native_placement.read_placement(facts if "loaded" in facts else {})
     main = placement.main
@@ -136,7 +147,9 @@ def _read(lines: Sequence[Line], exit_code: int | None) -> ToolRun:
         fully_delegated=placement.fully,
         delegates=placement.delegates,
         peak_memory_bytes=peak_bytes,
-        warnings=(*warnings, *doubt),
+        init_growth_bytes=growth.get("init"),
+        growth_bytes=growth.get("overall"),
+        warnings=(*warnings, *doubt, *growth_doubt),
     )
 
 
@@ -198,6 +211,20 @@ def _peak_memory(facts: _Facts) -> tuple[int | None, list[str]]:
                 return None, [f"peak memory left out, perhaps cut off: {line.text}"]
             printed = match["mb"]
     return (round(float(printed) * 1024 * 1024) if printed else None), []
+
+
+def _growth(facts: _Facts) -> tuple[dict[str, int], list[str]]:
+    """In bytes, and why it is left out although the log has it."""
+    _, results = facts[next(name for name in _PEAKS if name in facts)][0]
+    growth: dict[str, int] = {}
+    for name in ("growth", "init_litert", "overall_litert"):
+        for match, line in facts.get(name, []):
+            if line.source == results.source and line.number < results.number:
+                raise LogError("does not follow the results: two runs are mixed", line)
+            if not line.ended:
+                return {}, [f"growth of memory left out, perhaps cut off: {line.text}"]
+            growth |= {k: round(float(v) * 1024 * 1024) for k, v in match.groupdict().items()}
+    return growth, []
 
 
 def _last(lines: Sequence[Line]) -> Line:

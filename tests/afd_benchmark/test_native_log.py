@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from afd_benchmark.native_lines import LogError
+from afd_benchmark.native_lines import LogError, decode_log
 from afd_benchmark.native_log import ToolRun, parse_log, parse_logs
 from afd_mobile.errors import InputError
 
@@ -65,6 +66,8 @@ def test_cpu_with_percentiles_and_peak_memory() -> None:
             },
         ),
         "peak_memory_bytes": 40632320,  # 38.75 * 1024 * 1024
+        "init_growth_bytes": 26017792,  # 24.8125 * 1024 * 1024
+        "growth_bytes": 32931788,  # 31.4062 * 1024 * 1024
         "warnings": ("Tensor # 0 is named serving_default_x:0 but flags call it x",),
     }
     assert json.dumps(dataclasses.asdict(run))
@@ -173,6 +176,124 @@ def test_colours_and_carriage_returns_change_nothing(name: str) -> None:
     text = log(name)
     coloured = "".join(f"\x1b[32m{line}\x1b[0m\r\n" for line in text.splitlines())
     assert only("\ufeff" + coloured) == only(text)
+
+
+# What a log's lines come with: the tool's own levels, every `logcat -v`, Android Studio, CI.
+_DAY = "06-01 14:02:03.391"
+_PREFIXES = {
+    "none": "{text}",
+    "level": "{word}: {text}",
+    "absl": "{absl}0000 00:00:1714567890.123456    7651 benchmark_model.cc:12] {text}",
+    "glog": "{absl}0601 14:02:03.391234  7651 benchmark_model.cc:12] {text}",
+    "brief": "{level}/tflite  ( 7651): {text}",
+    "tag": "{level}/tflite  : {text}",
+    "process": "{level}( 7651) {text}  (tflite)",
+    "thread": "{level}( 7651: 7652) {text}",
+    "time": _DAY + " {level}/tflite  ( 7651): {text}",
+    "threadtime": _DAY + "  7651  7652 {level} tflite  : {text}",
+    "threadtime, user": _DAY + " u0_a213  7651  7652 {level} tflite  : {text}",
+    "threadtime, year, zone, usec":
+        "2024-06-01 14:02:03.391123 +0200  7651  7652 {level} tflite  : {text}",
+    "epoch": "         1714567890.123  7651  7652 {level} tflite  : {text}",
+    "monotonic": "       12345.678901  7651  7652 {level} tflite  : {text}",
+    "studio, old": "2024-" + _DAY + " 7651-7652/org.app {level}/tflite: {text}",
+    "studio": "2024-" + _DAY + "  7651-7652  tflite                  org.app    {level}  {text}",
+    "studio, no ids": "2024-" + _DAY + "  tflite                  org.app    {level}  {text}",
+    "studio, no package": "2024-" + _DAY + "  tflite                  {level}  {text}",
+    "studio, compact": "14:02:03.391  {level}  {text}",
+    "github, azure": "2024-06-01T14:02:03.3912345Z {word}: {text}",
+    "gitlab": "2024-06-01T14:02:03.391234Z 01O {word}: {text}",
+    "jenkins": "[2024-06-01T14:02:03.391Z] {word}: {text}",
+    "jenkins, short": "14:02:03 {word}: {text}",
+    "teamcity": "[14:02:03]: {word}: {text}",
+    "teamcity, bitrise": "[14:02:03] {text}",
+    "ci and logcat":
+        "2024-06-01T14:02:03.3912345Z " + _DAY + "  7651  7652 {level} tflite  : {text}",
+}  # fmt: skip
+_WORDS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "V": "VERBOSE"}
+_WRITTEN: dict[str, Callable[[str], bytes]] = {  # how programs and shells store a text
+    "UTF-8": lambda text: text.encode(),
+    "UTF-8, BOM": lambda text: text.encode("utf-8-sig"),
+    "CRLF": lambda text: text.replace("\n", "\r\n").encode(),
+    "CR CR LF": lambda text: text.replace("\n", "\r\r\n").encode(),
+    "UTF-16, BOM": lambda text: text.encode("utf-16"),
+    "UTF-16, CRLF": lambda text: text.replace("\n", "\r\n").encode("utf-16"),
+    "UTF-16 LE": lambda text: text.encode("utf-16-le"),
+    "UTF-16 BE": lambda text: text.encode("utf-16-be"),
+}
+
+
+def with_prefix(name: str, prefix: str) -> str:
+    """A log of the tool itself as it comes through something else.
+
+    Of a message of several lines logcat gives each its level; the tool itself the first alone.
+    """
+    lines, level = [], "I"
+    for raw in log(name).splitlines():
+        found = re.match(r"(INFO|WARNING|WARN|ERROR|VERBOSE): ?", raw)
+        shape = _PREFIXES[prefix]
+        if found:
+            level, raw = found[1][0], raw[found.end() :]
+        else:
+            shape = "{text}" if "{absl}" in shape else shape.replace("{word}: ", "")
+        absl = level.replace("V", "I")  # which has no letter for it
+        line = shape.format(level=level, absl=absl, word=_WORDS[level], text=raw)
+        lines.append(line.rstrip())
+    return "".join(f"{line}\n" for line in lines)
+
+
+FORMS = (
+    "tflite_cpu", "tflite_gpu", "tflite_external", "tflite_plain", "tflite_2020", "litert",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", _PREFIXES)
+def test_every_line_is_read_under_every_prefix_and_encoding(prefix: str) -> None:
+    levels = re.search(r"\{(level|absl|word)\}", _PREFIXES[prefix])
+    for name in FORMS:
+        text, expected = with_prefix(name, prefix), only(log(name))
+        for how, written in _WRITTEN.items():
+            run = only(decode_log(written(text)))
+            if not levels:  # nothing tells what was a warning
+                run, expected = (dataclasses.replace(r, warnings=()) for r in (run, expected))
+            assert run == expected, (name, how)
+
+
+@pytest.mark.parametrize("prefix", _PREFIXES)
+@pytest.mark.parametrize("error", ["Failed to apply the default TensorFlow Lite delegate.", "x"])
+def test_an_error_under_any_prefix_takes_the_times_away(prefix: str, error: str) -> None:
+    """Wherever a level shows; `x` alone is no error without one."""
+    shape = _PREFIXES[prefix]
+    if error == "x" and not re.search(r"\{(level|absl|word)\}", shape):
+        return
+    lines = with_prefix("tflite_plain", prefix).splitlines()
+    lines.insert(9, shape.format(level="E", absl="E", word="ERROR", text=error))
+    with pytest.raises(LogError, match="the run failed"):
+        only("\n".join(lines) + "\n")
+
+
+def test_what_absl_says_of_itself_is_harmless() -> None:
+    said = (
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+        "I0000 00:00:1714567890.123456    7651 benchmark_tflite_model.cc:12] hello\n"
+    )
+    run = only(said + log("tflite_plain"))
+    assert dataclasses.replace(run, warnings=()) == only(log("tflite_plain"))
+    assert len(run.warnings) == 1
+
+
+def test_bytes_that_are_no_text_leave_the_others_readable() -> None:
+    content = b"\xff\xfeq" + b"x\0\n" + log("tflite_plain").encode()
+    assert only(decode_log(b"\xc3(\n" + log("tflite_plain").encode() + b"\0\0\n"))
+    assert decode_log(content[3:]).startswith("x\nSTARTING")
+
+
+def test_the_last_line_may_lack_its_end() -> None:
+    for name in ("tflite_plain", "litert"):
+        text = log(name).rstrip("\n")
+        run = only(text)
+        expected = only(log(name))
+        assert (run.inference_avg_ms, run.runs) == (expected.inference_avg_ms, expected.runs)
 
 
 # --- several runs ---------------------------------------------------------------------------------
