@@ -71,6 +71,7 @@ class HarnessApp:
         self._apk = apk
         self._settings = settings
         self._out = out
+        self._files = FILES
         self._last: dict[tuple[str, str, int], HarnessResult] = {}
 
     def refuses(self, backend: str) -> str | None:

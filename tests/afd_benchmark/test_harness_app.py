@@ -148,7 +148,8 @@ def test_a_file_of_any_name_is_measured(
     out = tmp_path / "out"
     bench("run", path, "--device", session.serial, "--out", out, *BRIEF)
     (case,) = cases(out)
-    assert case["file"] == f"{name}.tflite" and verdict(case) == "VALID", case["reasons"]
+    assert case["file"] == f"{name}.tflite" and case["median_ms"] > 0, case["reasons"]
+    assert case["reasons"][0] == "outputs not checked: no golden pictures come with the file"
 
 
 def test_an_input_of_any_size_is_left_to_the_other_tool(
@@ -164,7 +165,7 @@ def test_an_input_of_any_size_is_left_to_the_other_tool(
     ]
     bench(*run, "--tool", TOOL, "--out", tmp_path / "tool")
     (case,) = cases(tmp_path / "tool")
-    assert verdict(case) == "VALID" and case["target"] == "any at 1x32x32x3"
+    assert case["median_ms"] > 0 and case["target"] == "any at 1x32x32x3", case["reasons"]
 
 
 def test_another_user_in_front_is_said_at_once(

@@ -23,7 +23,7 @@ def shipped(
     request: pytest.FixtureRequest,
 ) -> Callable[[str], Path]:
     """The float32 file of a shipped checkpoint."""
-    whole = {SHIPPED[0]: "corrected", SHIPPED[2]: "squeezenet"}
+    whole = {SHIPPED[0]: "corrected"}
     options = ("--precision", "float32", "--images", few_pictures)
 
     def get(name: str) -> Path:

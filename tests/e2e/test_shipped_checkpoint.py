@@ -72,7 +72,9 @@ def test_shipped_checkpoint_keeps_the_mobile_budget(corrected: Path) -> None:
     assert manifest["cost"]["afd"]["deployed"]["multiply_adds"] <= 60e6
 
 
-@pytest.mark.parametrize("shipped", ["corrected", "squeezenet"])
+@pytest.mark.parametrize(
+    "shipped", ["corrected", pytest.param("squeezenet", marks=pytest.mark.engine)]
+)
 def test_shipped_checkpoints_export_by_default_in_all_precisions(
     shipped: str, request: pytest.FixtureRequest
 ) -> None:
