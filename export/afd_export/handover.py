@@ -9,6 +9,7 @@ from typing import Any
 from afd_export.card import ModelCard
 from afd_export.metadata import LABELS, bytes_are_pixels, pixel_normalization
 from afd_mobile.artifacts import InputRange, Precision, Scope, Stage
+from afd_mobile.terminal import in_markdown
 
 USING = "USING.md"
 
@@ -58,6 +59,7 @@ def using_page(
         _bitmap(folder),
         _litert(folder),
         _mediapipe(folder),
+        _check(folder),
         _measured("Accuracy", accuracy, _how_to_measure_accuracy(folder)),
         _measured("Latency", latency, _how_to_measure_latency()),
         ["## Licence", "", f"{card.licence[0].upper()}{card.licence[1:]}."],
@@ -200,12 +202,13 @@ def _values(folder: _Folder, file: dict[str, Any]) -> str:
 
 
 def _bitmap(folder: _Folder) -> list[str]:
-    size = folder.size
+    size, short = folder.size, round(folder.size * 256 / 224)
     lines = [
         "## Feed a bitmap",
         "",
-        "Upright, `ARGB_8888`, no hardware bitmap. The crop is the one of the verification: the "
-        "central 7/8 of the short side.",
+        "Upright (by EXIF's orientation), `ARGB_8888`, no hardware bitmap. Scaling and crop are "
+        f"those of the verification: the short side to {short}, then the middle. Where a photo "
+        "shrinks, pixels are averaged; `createScaledBitmap` alone would leave most of them out.",
     ]
     if folder.corrected:
         lines += [
@@ -219,16 +222,29 @@ def _bitmap(folder: _Folder) -> list[str]:
         "",
         "```kotlin",
         "import android.graphics.Bitmap",
+        "import android.graphics.Canvas",
+        "import android.graphics.Matrix",
+        "import android.graphics.Paint",
         "",
         f"const val SIZE = {size}",
+        f"const val SHORT = {short} // the short side, before the middle is taken",
         "",
         "fun square(photo: Bitmap): Bitmap {",
         "    if (photo.width == SIZE && photo.height == SIZE) return photo",
-        "    val side = minOf(photo.width, photo.height) * 7 / 8",
-        "    val left = (photo.width - side) / 2",
-        "    val top = (photo.height - side) / 2",
-        "    val crop = Bitmap.createBitmap(photo, left, top, side, side)",
-        "    return Bitmap.createScaledBitmap(crop, SIZE, SIZE, true)",
+        "    var half = photo",
+        "    while (minOf(half.width, half.height) >= 2 * SHORT) {",
+        "        half = Bitmap.createScaledBitmap(half, half.width / 2, half.height / 2, true)",
+        "    }",
+        "    val scale = SHORT / minOf(photo.width, photo.height).toFloat()",
+        "    val width = maxOf(SHORT, Math.round(photo.width * scale))",
+        "    val height = maxOf(SHORT, Math.round(photo.height * scale))",
+        "    val square = Bitmap.createBitmap(SIZE, SIZE, Bitmap.Config.ARGB_8888)",
+        "    val middle = Matrix().apply {",
+        "        setScale(width / half.width.toFloat(), height / half.height.toFloat())",
+        "        postTranslate(-((width - SIZE) / 2).toFloat(), -((height - SIZE) / 2).toFloat())",
+        "    }",
+        "    Canvas(square).drawBitmap(half, middle, Paint(Paint.FILTER_BITMAP_FLAG))",
+        "    return square",
         "}",
         "",
         "/** R, G, B of every pixel, 0 to 255. */",
@@ -243,6 +259,48 @@ def _bitmap(folder: _Folder) -> list[str]:
         "what each file made of them on the exporting host, as little-endian float32.",
     ]
     return lines
+
+
+def _check(folder: _Folder) -> list[str]:
+    """How an app checks its own decoding, scaling and cropping."""
+    lines = [
+        "## Check the app",
+        "",
+        "App and Python most often disagree because they decode, turn, scale or crop differently. "
+        "`golden/pictures/` holds photographs as phones leave them, and what Python makes of each: "
+        f"{folder.size}x{folder.size} pixels as PNG.",
+        "",
+        "| photograph | pixels | best class |",
+        "|---|---|---|",
+    ]
+    for golden in folder.manifest["golden_pictures"]:
+        best = "none" if golden["top1"] is None else str(golden["top1"])
+        if golden["label"] is not None:
+            best += f", {in_markdown(golden['label'])}"
+        lines.append(f"| `{golden['jpeg']}` | `{golden['pixels']}` | {best} |")
+    return [
+        *lines,
+        "",
+        "Have the app open the JPEG files in its own way, as far as the bitmap that it gives to "
+        "`square`, and compare (files pushed to `folder`):",
+        "",
+        "```kotlin",
+        "import android.graphics.BitmapFactory",
+        "import java.io.File",
+        "import kotlin.math.abs",
+        "",
+        "/** Mean difference of a pixel from Python's, 0 to 255. */",
+        "fun difference(folder: File, name: String, open: (File) -> Bitmap): Double {",
+        '    val own = pixels(square(open(File(folder, "$name.jpg"))))',
+        '    val expected = pixels(BitmapFactory.decodeFile(File(folder, "$name.png").path))',
+        "    return own.indices.sumOf { abs(own[it] - expected[it]) } / own.size.toDouble()",
+        "}",
+        "```",
+        "",
+        "Up to 3 is rounding and another scaling filter, and the best class is the same. 10 and "
+        "more is another picture: lying on its side, mirrored, squeezed, or with red and blue "
+        "exchanged.",
+    ]
 
 
 def _litert(folder: _Folder) -> list[str]:

@@ -44,6 +44,7 @@ def write(
     pictures: PictureSet,
     models: dict[Path, Precision],
     golden: list[dict[str, Any]],
+    golden_pictures: list[dict[str, Any]],
     simplified: bool,
     costs: dict[str, dict[str, Cost]],
     not_published: dict[str, str],
@@ -88,6 +89,7 @@ def write(
         "files": _files(folder, source, models, request.input_range),
         "not_published": not_published,
         "golden": golden,
+        "golden_pictures": golden_pictures,
         "parity": {
             "pictures": len(pictures.verification),
             "picture_source": pictures.source,

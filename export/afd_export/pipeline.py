@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from afd_export import manifest as manifests
 from afd_export.card import model_card
 from afd_export.float16_hazards import Range, hazard_section, measure_ranges, run_float16
+from afd_export.golden_pictures import golden_pictures, write_golden_pictures
 from afd_export.graph import DeployedGraph, fold_normalization
 from afd_export.int8_report import PICTURES, layer_noise, write_int8_report
 from afd_export.labels import default_labels, load_labels
 from afd_export.metadata import with_metadata
-from afd_export.pictures import PictureSet, as_input, load_pictures, surest
+from afd_export.pictures import Picture, PictureSet, as_input, load_pictures, surest
 from afd_export.placement import place_file, placement_section
 from afd_export.recipes import Recipe, load_recipe
 from afd_export.report import write_golden, write_parity, write_placement
@@ -275,6 +276,7 @@ def _run_passes(
     write_parity(work, results, pictures, source, ranges, not_published, sections)
     published = {precision: outputs[precision] for precision in files}
     golden = write_golden(work, pictures.verification, reference, published)
+    golden_files = _write_golden_pictures(request, source, deployed, labels, work)
     manifest = manifests.write(
         work,
         request=request,
@@ -285,11 +287,29 @@ def _run_passes(
         pictures=pictures,
         models={path: precision for precision, path in files.items()},
         golden=golden,
+        golden_pictures=golden_files,
         simplified=not_simplified is None,
         costs=_costs(source, trained, deployed),
         not_published=not_published,
     )
     return manifest, failed
+
+
+def _write_golden_pictures(
+    request: ExportRequest,
+    source: ExportSource,
+    deployed: DeployedGraph,
+    labels: list[str] | None,
+    work: Path,
+) -> list[dict[str, Any]]:
+    backbone = source.backbone
+    with tempfile.TemporaryDirectory(dir=work.parent, prefix=".afd-golden-") as folder:
+        found = golden_pictures(backbone.input_size, Path(folder))
+    as_fed = [Picture(picture.name, None, picture.pixels) for picture in found]
+    images = as_input(as_fed, request.input_range, backbone.mean, backbone.std)
+    classes = request.scope is Scope.CLASSIFIER
+    top1 = run_torch(deployed, images).argmax(axis=1).tolist() if classes else None
+    return write_golden_pictures(work, found, top1, labels)
 
 
 def _labels(request: ExportRequest, source: ExportSource) -> list[str] | None:

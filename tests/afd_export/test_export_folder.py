@@ -14,9 +14,13 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from afd_mobile.artifacts import Precision, read_manifest
+from afd_mobile.datasets import centre_crop
+from afd_mobile.litert import LiteRtModel
+from afd_mobile.picture_files import read_image
 from tests.afd_export.conftest import RANDOM, Exported, export_here, write_pictures
 
 PRECISIONS = [p.value for p in Precision]
+GOLDEN_PICTURES = ["turned", "mirrored", "grey", "small"]
 NAME = "tinynet.make-mobile-untrained-random-weights"
 
 
@@ -43,6 +47,7 @@ def test_the_folder_holds_exactly_these_files(exported: Exported) -> None:
     models = [f"{NAME}.onnx", *(f"{NAME}_{p}.tflite" for p in PRECISIONS)]
     reports = ["manifest.json", "parity.json", "parity.md", "placement.json", "USING.md"]
     reports += ["int8.json", "int8.md", "int8.png"]
+    golden += [f"golden/pictures/{p}.{e}" for p in GOLDEN_PICTURES for e in ("jpg", "png")]
     expected = {*reports, *models, *golden}
     assert set(files_below(exported.folder)) == expected
     assert [p.name for p in exported.folder.parent.iterdir()] == [exported.folder.name]
@@ -187,6 +192,19 @@ def test_no_file_names_a_folder_of_this_machine(exported: Exported, tiny_dir: Pa
 
 
 # --- golden inputs and outputs -------------------------------------------------------------------
+
+
+def test_golden_pictures_are_decoded_scaled_and_cropped_as_every_picture(
+    exported: Exported, manifest: dict[str, Any]
+) -> None:
+    model = LiteRtModel(exported.folder / f"{NAME}_float32.tflite")
+    assert len(manifest["golden_pictures"]) == len(GOLDEN_PICTURES)
+    for golden in manifest["golden_pictures"]:
+        pixels = read_image(exported.folder / golden["pixels"])
+        assert np.array_equal(pixels, centre_crop(read_image(exported.folder / golden["jpeg"]), 64))
+        logits = model.run(pixels[None].astype(np.float32))[0]
+        # Untrained, the classes may lie close together: another kernel may round them past.
+        assert logits[golden["top1"]] == pytest.approx(logits.max(), abs=1e-4)
 
 
 def replay(path: Path, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -82,13 +82,13 @@ def test_parity_is_the_manifests(manifest: dict[str, Any]) -> None:
 
 def test_every_snippet_is_whole(manifest: dict[str, Any]) -> None:
     snippets = kotlin(page_of(manifest))
-    assert len(snippets) == 4  # feeding, LiteRT, its int8 variant, MediaPipe
+    assert len(snippets) == 5  # feeding, LiteRT, its int8 variant, MediaPipe, the check
     for text in snippets:
         for opening, closing in ("()", "[]", "{}"):
             assert text.count(opening) == text.count(closing)
         assert text.count('"') % 2 == 0
     imports = [line for text in snippets for line in text.splitlines() if "import " in line]
-    assert len(imports) == len(set(imports)) == 6
+    assert len(imports) == len(set(imports)) == 12
 
 
 def test_the_input_is_as_large_as_the_networks(manifest: dict[str, Any]) -> None:
@@ -118,11 +118,24 @@ def test_blocks_matter_only_to_a_module(manifest: dict[str, Any]) -> None:
     assert "8x8" not in page_of(manifest)
 
 
+def test_the_golden_pictures_and_their_classes_are_listed(manifest: dict[str, Any]) -> None:
+    manifest["golden_pictures"][0]["label"] = "cup|<b>"
+    check = section(page_of(manifest), "Check the app")
+    assert "64x64 pixels as PNG" in check
+    rows = [line for line in check.splitlines() if line.startswith("| `")]
+    assert len(rows) == 4
+    top1 = manifest["golden_pictures"][0]["top1"]
+    assert rows[0].startswith("| `golden/pictures/turned.jpg` | `golden/pictures/turned.png` | ")
+    assert f"| {top1}, cup" in rows[0] and "<b>" not in rows[0]
+    manifest["golden_pictures"][1]["top1"] = None
+    assert "mirrored.png` | none |" in section(page_of(manifest), "Check the app")
+
+
 # --- which file an example is shown with ---------------------------------------------------------
 
 
 def test_float16_is_for_the_gpu_and_int8_for_mediapipe(manifest: dict[str, Any]) -> None:
-    _, litert, litert_int8, mediapipe = kotlin(page_of(manifest))
+    _, litert, litert_int8, mediapipe, _ = kotlin(page_of(manifest))
     assert file_of(manifest, "float16")["path"] in litert
     assert "CompiledModel.Options(Accelerator.GPU)" in litert
     assert "litert-gpu" in litert
@@ -140,7 +153,7 @@ def test_a_single_file_is_enough(
 ) -> None:
     only(manifest, precision)
     page = page_of(manifest)
-    _, litert, mediapipe = kotlin(page)
+    _, litert, mediapipe, _ = kotlin(page)
     path = file_of(manifest, precision)["path"]
     assert f'"{path}", CompiledModel.Options(Accelerator.{accelerator})' in litert
     assert ("litert-gpu" in litert) == (accelerator == "GPU")
