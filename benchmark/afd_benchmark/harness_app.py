@@ -72,6 +72,7 @@ class HarnessApp:
         self._settings = settings
         self._out = out
         self._files = FILES
+        self._crashes = 0
         self._last: dict[tuple[str, str, int], HarnessResult] = {}
 
     def refuses(self, backend: str) -> str | None:

@@ -21,6 +21,7 @@ from tests.afd_benchmark.conftest import (
     cases,
     harness_apk,
     small_graph,
+    two_outputs,
     verdict,
 )
 from tests.virtual_phone.fixtures import AdbServer
@@ -150,6 +151,14 @@ def test_a_file_of_any_name_is_measured(
     (case,) = cases(out)
     assert case["file"] == f"{name}.tflite" and case["median_ms"] > 0, case["reasons"]
     assert case["reasons"][0] == "outputs not checked: no golden pictures come with the file"
+
+
+def test_several_outputs_are_measured(session: Session, bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "two.tflite"
+    path.write_bytes(two_outputs())
+    bench("run", path, "--device", session.serial, "--out", tmp_path / "out", *BRIEF)
+    (case,) = cases(tmp_path / "out")
+    assert case["median_ms"] > 0 and case["samples_ms"], case["reasons"]
 
 
 def test_an_input_of_any_size_is_left_to_the_other_tool(

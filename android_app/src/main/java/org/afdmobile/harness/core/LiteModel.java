@@ -11,6 +11,8 @@ import java.security.NoSuchAlgorithmException;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
+import java.util.TreeMap;
 
 import org.afdmobile.harness.core.BenchRequest.Backend;
 import org.tensorflow.lite.DataType;
@@ -18,13 +20,17 @@ import org.tensorflow.lite.ExecutionPlan;
 import org.tensorflow.lite.Interpreter;
 import org.tensorflow.lite.Tensor;
 
-/** A {@code .tflite} file with one input and one output, ready to run on the asked backend. */
+/**
+ * A {@code .tflite} file with one input, ready to run on the asked backend. Of several outputs all
+ * are fetched, and the first is the one that is looked at.
+ */
 final class LiteModel implements AutoCloseable {
     private final MappedByteBuffer file;
     private final Runnable releaseDelegate;
     private final Interpreter interpreter;
     private final ByteBuffer input;
     private final ByteBuffer output;
+    private final Map<Integer, Object> outputs = new TreeMap<>();
 
     /** Maps a file into memory; the first half of opening a model, so that it can be hashed. */
     static MappedByteBuffer map(BenchRequest request) throws IOException, RefusedException {
@@ -74,16 +80,19 @@ final class LiteModel implements AutoCloseable {
             throw e;
         }
         input = buffer(interpreter.getInputTensor(0));
-        output = buffer(interpreter.getOutputTensor(0));
+        for (int i = 0; i < interpreter.getOutputTensorCount(); i++) {
+            outputs.put(i, buffer(interpreter.getOutputTensor(i)));
+        }
+        output = (ByteBuffer) outputs.get(0);
     }
 
     private void checkContract(BenchRequest request) throws RefusedException {
         int inputs = interpreter.getInputTensorCount();
         int outputs = interpreter.getOutputTensorCount();
-        if (inputs != 1 || outputs != 1) {
+        if (inputs != 1 || outputs < 1) {
             throw new RefusedException("model", request.model().toString(),
                     "it has " + inputs + " inputs and " + outputs + " outputs",
-                    "give a model with one of each");
+                    "give a model with one input");
         }
         for (Tensor t : List.of(interpreter.getInputTensor(0), interpreter.getOutputTensor(0))) {
             if (!List.of(DataType.FLOAT32, DataType.UINT8, DataType.INT8).contains(t.dataType())) {
@@ -152,8 +161,10 @@ final class LiteModel implements AutoCloseable {
     /** One inference, copies in and out included, as an app has it. */
     void run() {
         rewind(input);
-        rewind(output);
-        interpreter.run(input, output);
+        for (Object buffer : outputs.values()) {
+            rewind((ByteBuffer) buffer);
+        }
+        interpreter.runForMultipleInputsOutputs(new Object[] {input}, outputs);
     }
 
     /** The output in the tensor's own type. */

@@ -216,7 +216,7 @@ public final class HarnessTest {
     @Test
     public void modelWithTwoInputs() throws Exception {
         Path model = Requests.resource("two_inputs.tflite");
-        assertRefused(Requests.of(model), "model", model.toString(), "one of each");
+        assertRefused(Requests.of(model), "model", model.toString(), "one input");
     }
 
     @Test
