@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import secrets
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,3 +54,15 @@ def python_of(engine: str) -> Path:
     if not python.is_file():
         pytest.fail(f"needs `make {engine}-env`", pytrace=False)
     return python
+
+
+def free_port() -> int:
+    """One that nothing listens on, below those that the kernel gives to outgoing connections.
+
+    One of these could take it while a server that is restarted is down.
+    """
+    while True:
+        port = 15_000 + secrets.randbelow(15_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -22,7 +22,8 @@ from tests.afd_benchmark.conftest import (
     start_bench,
     verdict,
 )
-from tests.virtual_phone.fixtures import AdbServer, free_port, running
+from tests.commands import free_port
+from tests.virtual_phone.fixtures import AdbServer, running
 from tests.virtual_phone.phone import VirtualPhone
 from tests.virtual_phone.profile import PROFILES
 

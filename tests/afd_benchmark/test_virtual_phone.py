@@ -23,6 +23,7 @@ from ai_edge_litert.interpreter import Interpreter
 from afd_benchmark.adb import Phone, ShellOutput
 from afd_benchmark.phone_facts import read_device
 from tests.afd_export.tflite_graphs import Fed, Graph, Stored
+from tests.commands import free_port
 from tests.virtual_phone import phone as phone_module
 from tests.virtual_phone.adb_protocol import (
     MAX_PAYLOAD,
@@ -33,7 +34,7 @@ from tests.virtual_phone.adb_protocol import (
 )
 from tests.virtual_phone.faults import FAULTS, parse_faults
 from tests.virtual_phone.file_tree import FileTree, OutputFilter
-from tests.virtual_phone.fixtures import AdbServer, adb_path, free_port, running
+from tests.virtual_phone.fixtures import AdbServer, adb_path, running
 from tests.virtual_phone.phone import VirtualPhone
 from tests.virtual_phone.profile import PROFILES, load_profile
 

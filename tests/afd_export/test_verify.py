@@ -253,7 +253,7 @@ def test_the_folder_holds_what_is_published_and_says_what_is_not(
     assert "SNR in dB" in manifest["not_published"]["int8"]
     stages = [s["stage"] for s in manifest["parity"]["stages"]]
     assert stages == ["fused", "onnx", "simplified", "tflite float32"]
-    assert {p.name for p in folder.glob("golden/*")} == {
+    assert {p.name for p in folder.glob("golden/*.bin")} == {
         f"{number}_{what}.bin" for number in range(6) for what in ("input", "float32")
     }
     assert all(set(entry["outputs"]) == {"float32"} for entry in manifest["golden"])

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import torch
 from afd_mobile import cli, distributed, training
 from afd_mobile.checkpoint import load_checkpoint
 from afd_mobile.errors import UsageError
+from tests.commands import free_port
 
 CPU = torch.device("cpu")
 COMMON = "--backbone mobilenet_v2 --iterations 3 --crop 64 --workers 1 --device cpu"
@@ -84,12 +84,6 @@ def one_rank(folder: Path, photos: Path, ports: list[str]) -> None:
     (folder / f"{rank}.json").write_text(json.dumps(results))
 
 
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ranks")
@@ -99,7 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two(folder: Path, many_photos: Path) -> list[dict[str, Any]]:
     """What the two ranks found."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    program = [__file__, str(folder), str(many_photos), *(free_port() for _ in RUNS)]
+    program = [__file__, str(folder), str(many_photos), *(str(free_port()) for _ in RUNS)]
     done = subprocess.run(
         [*torchrun, "--nproc-per-node", "2", *program],
         cwd=Path(__file__).parents[2],

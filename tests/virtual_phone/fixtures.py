@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import adbutils
 import pytest
 
+from tests.commands import free_port
 from tests.virtual_phone.phone import VirtualPhone
 
 _DEADLINE_S = 60.0
@@ -99,12 +99,6 @@ class AdbServer:
 def adb_path() -> str:
     """The adb that adbutils brings."""
     return str(adbutils.adb_path())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
