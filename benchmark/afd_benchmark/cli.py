@@ -238,9 +238,13 @@ def _run(arguments: argparse.Namespace) -> None:
         raise InputError(f"--tool {arguments.tool} is no file")
     host, phones = _chosen(arguments.device, arguments.adb_server)
     targets, peers, broken = _targets(arguments.targets, arguments.input_shape)
+    against, _, unusable = (
+        _targets([arguments.against], arguments.input_shape) if arguments.against else ((), {}, [])
+    )
+    broken += unusable
     request = RunRequest(
         targets=targets,
-        against=_against(arguments.against, arguments.input_shape),
+        against=against,
         backends=tuple(dict.fromkeys(arguments.backend)),
         threads=tuple(dict.fromkeys(arguments.threads)),
         settings=Settings(
@@ -357,7 +361,10 @@ def _targets(
             except InputError as error:
                 broken.append(str(error))
                 continue
-            found.setdefault(target.sha256, target)
+            same = found.setdefault(target.sha256, target)
+            if same.local_path.resolve() != target.local_path.resolve():
+                said = f"note: {path} is the same file as {same.local_path}; measured once"
+                print(printable(said), file=sys.stderr)
             if name is not None:
                 peers[name] = target
     if not found:
@@ -365,10 +372,6 @@ def _targets(
     for text in broken:
         print(f"note: left out: {printable(text)}", file=sys.stderr)
     return tuple(found.values()), peers, broken
-
-
-def _against(text: str | None, input_shape: tuple[int, ...] | None) -> tuple[Target, ...]:
-    return () if text is None else _targets([text], input_shape)[0]
 
 
 def _refuse(broken: Sequence[str]) -> None:

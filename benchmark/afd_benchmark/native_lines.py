@@ -55,7 +55,7 @@ class LogError(InputError):
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _DATE, _TIME = r"(?:\d{4}-)?\d\d-\d\d", r"\d\d:\d\d:\d\d\.\d{3,9}(?: [+-]\d{4})?"
 _WHEN = rf"(?:{_DATE} {_TIME}|\s*\d+\.\d{{3,9}})"  # `-v epoch` and `-v monotonic` count seconds
-_LEVEL, _TAG = "(?P<level>[VDIWEFA])", r"(?P<tag>[^:(]*?)\s*"
+_LEVEL, _TAG = "(?P<level>[VDIWEFA])", r"(?P<tag>[^:(]{0,64}?)\s{0,64}"
 _TEXT = "(?P<text>.*)"
 _LOGCAT = [
     re.compile(form)
@@ -81,15 +81,21 @@ _LOGCAT = [
 _LONG = re.compile(rf"\[ {_DATE} {_TIME}\s+(?P<pid>\d+):\s*\d+ {_LEVEL}/(?P<tag>.*?)\s*\]")
 # What CI systems set before a line; GitLab adds the stream's number and letter.
 _CI_STAMP = re.compile(
-    r"\[?(?:\d{4}-\d\d-\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?:? +"
-    r"(?:\d\d[EO][ +])?"
+    r"\[?(?:\d{4}[-/]\d\d[-/]\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?:? +"
+    r"(?:\d\d[EO][ +]|(?:stdout|stderr) [FP] )?"
+    # `gh run view`, syslog, docker compose
+    r"|[^\t]{1,200}\t[^\t]{1,200}\t"
+    r"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ [^\s\[:]+(?:\[\d+\])?: "
+    r"|[\w.-]{1,64} +\| "
 )
+_MOST_STAMPS = 3
 # Of the process and thread formats, which end with the tag or have none, and of the compact view.
 _TAGS = {"", "tflite", "litert", "tflite_benchmarkmodelactivity"}
 _PREFIX = re.compile(
     r"(?P<level>VERBOSE|DEBUG|INFO|WARNING|WARN|ERROR|FATAL): ?"
+    r"|\[?(?P<loud>ERROR|FATAL)\]? (?=\S)"
     # absl's and glog's: level and day, time, thread, place
-    r"|(?P<letter>[IWEF])\d{4}(?:\d{4})? [\d:.]+ +\d+ \S+:\d+\] ?"
+    r"|(?P<letter>[IWEF])\d{4}(?:\d{4})? [\d:.]+ +(?:\d+ )?\S+:\d+\] ?"
 )
 _LOCATION = re.compile(r"\[[\w./-]+:\d+\] ?")  # as LiteRT prints
 
@@ -105,7 +111,9 @@ def read_lines(text: str, source: str = "") -> list[Line]:
         if not plain or plain.startswith("--------- "):
             continue
         header, match = _in_logcat(plain)
-        if match is None and (stamp := _CI_STAMP.match(plain)):
+        for _ in range(_MOST_STAMPS):
+            if match is not None or not (stamp := _CI_STAMP.match(plain)):
+                break
             plain = plain[stamp.end() :]
             header, match = _in_logcat(plain)
         if match:
@@ -143,7 +151,7 @@ def _without_prefix(message: str) -> tuple[str | None, str]:
     level = None
     prefix = _PREFIX.match(message)
     if prefix:
-        level = (prefix["level"] or prefix["letter"])[0]
+        level = (prefix["level"] or prefix["loud"] or prefix["letter"])[0]
         message = message[prefix.end() :]
     return level, _LOCATION.sub("", message, count=1) if message.startswith("[") else message
 

@@ -115,7 +115,13 @@ _REPEATED = {"count", *native_placement.SHAPES}
 
 _FATAL = re.compile(
     r"Benchmarking failed|Failed to (?!get the input model file size)|Disallowed CPU fallback"
-    r"|Unconsumed cmdline flags|Segmentation fault|Aborted|Killed|Bus error"
+    r"|Unconsumed cmdline flags|Node number \d+ \(.*\) failed"
+    # What shells, Android's linker, adb and CI systems say of a process that ended so.
+    r"|(?:\S*sh: |\[\d+\] \+ )?"
+    r"(?:Segmentation fault|Aborted|Killed|Bus error|Illegal instruction|Trace/breakpoint trap)"
+    r"(?: *\(core dumped\))?(?:\s.*benchmark.*)?$"
+    r"|terminating with uncaught|libc: Fatal signal|CANNOT LINK EXECUTABLE"
+    r"|(?:adb: )?[Ee]rror: |##\[error\]"
 )
 # The GPU delegate prints what it leaves to the CPU as an error, which it is not.
 _REFUSALS = re.compile(r"(?:Following|Next) operations are not supported by GPU delegate:")

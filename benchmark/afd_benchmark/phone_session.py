@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from afd_benchmark.adb import LocalFile, Phone, RefusedError, checked
 from afd_benchmark.phone_facts import api_level, read_condition
@@ -27,7 +27,10 @@ _LOOK_AGAIN_S = 5.0
 
 def owner_name() -> str:
     """Who runs this, for the lock on the phone."""
-    return f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"
+    # Containers may share a host's name, and have processes of their own.
+    processes = Path("/proc/self/ns/pid")
+    inside = f" ({processes.stat().st_ino})" if processes.exists() else ""
+    return f"{getpass.getuser()}@{socket.gethostname()}{inside}, process {os.getpid()}"
 
 
 class PhoneSession:

@@ -24,7 +24,7 @@ from afd_benchmark.results import Results
 from afd_benchmark.run_book import Listener, RunBook
 from afd_benchmark.run_request import RecordedRun, RunRequest, recorded, restored, tool_name
 from afd_mobile.artifacts import sha256
-from afd_mobile.errors import DeviceError, UsageError
+from afd_mobile.errors import DeviceError, MeasurementError, UsageError
 
 Runners = HostRunner | PhoneRunner
 
@@ -42,6 +42,7 @@ def run(request: RunRequest, listener: Listener) -> Outcome:
 
     Raises:
         UsageError, InputError, OutputError: before anything is measured.
+        DeviceError: there is nothing to measure on.
         KeyboardInterrupt: after the phones were put back; finished cases are kept.
     """
     if request.phones and request.tool is None:
@@ -58,6 +59,8 @@ def run(request: RunRequest, listener: Listener) -> Outcome:
             listener.notice(HOST, "LiteRT's Python runtime has no profiler; afd-bench cost instead")
     with _phone_runners(request, listener, stop, book.lost) as phones:
         runners += phones
+        if not runners:
+            raise DeviceError("; ".join(book.lost.values()))
         cases = plan(request.targets, runners, request.backends, request.threads, request.against)
         devices = [runner.device for runner in runners]
         book.open(devices, cases)
@@ -133,7 +136,7 @@ def _phone_runners(
                 recorders.append(recorder)
                 recorder.begin(recorded(request, file, libraries, recorder))
                 runners.append(PhoneRunner(recorder, tool, request.settings, notice, progress))
-            except DeviceError as error:
+            except (DeviceError, MeasurementError) as error:
                 lost[device.name] = str(error)
                 listener.notice(device.name, str(error))
         yield runners
@@ -171,7 +174,7 @@ def _measure_phone(
     try:
         with phone.session(owner):
             _measure_all(phone, cases, request.settings, book, listener)
-    except DeviceError as error:
+    except (DeviceError, MeasurementError) as error:
         book.lost[phone.name] = str(error)
         listener.notice(phone.name, str(error))
 

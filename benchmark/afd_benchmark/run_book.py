@@ -121,7 +121,8 @@ def _settings(request: RunRequest) -> dict[str, str]:
         name: str(value) for name, value in msgspec.structs.asdict(request.settings).items()
     }
     against = ", ".join(f"{t.file} ({t.sha256[:12]})" for t in request.against)
-    return settings | {"against": against}
+    shapes = {",".join(map(str, t.input_shape)) for t in request.targets if t.input_shape}
+    return settings | {"against": against, "input_shape": " ".join(sorted(shapes))}
 
 
 def _now() -> str:

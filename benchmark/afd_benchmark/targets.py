@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from afd_mobile.terminal import printable
 
 Pixels = NDArray[np.float32]
 SEED = 0
+_MOST_VALUES = 10**8  # of an input whose size a person chooses
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def target_files(path: Path) -> list[Path]:
         raise InputError(
             f"{path} is no .tflite file and no folder; give one that afd-export made, or a file"
         )
-    found = sorted(path.glob("*.tflite")) or sorted(path.glob("*/*.tflite"))
+    every = sorted(path.glob("*.tflite")) or sorted(path.glob("*/*.tflite"))
+    found = [file for file in every if not file.name.startswith(".")]
     if not found:
         raise InputError(f"{path} holds no .tflite file; give a folder that afd-export made")
     return found
@@ -164,6 +167,11 @@ def _chosen_shape(
         raise InputError(
             f"{path} takes inputs of any size ({sides}); choose one: afd-bench run --input-shape "
             "1,224,224,3"
+        )
+    if math.prod(asked) > _MOST_VALUES:
+        raise InputError(
+            f"{path}: --input-shape {','.join(map(str, asked))} are {math.prod(asked):.1e} values, "
+            f"at most {_MOST_VALUES:.0e} are measured"
         )
     fits = len(asked) == len(shape) and all(s in (-1, a) for s, a in zip(shape, asked, strict=True))
     if not fits:

@@ -270,16 +270,20 @@ def test_a_broken_file_is_left_out_and_the_others_are_measured(
     folder = tmp_path / "files"
     folder.mkdir()
     shutil.copy(exports / "plain" / "plain_float32.tflite", folder / "good one.tflite")
+    shutil.copy(exports / "plain" / "plain_float32.tflite", folder / "same.tflite")
+    (folder / "._good one.tflite").write_bytes(b"Mac OS X")
     (folder / "bad.tflite").write_bytes(b"no model")
     (folder / "folder.tflite").mkdir()
     done = bench("run", folder, "--out", tmp_path / "out", *QUICK, code=3)
     notes = [line for line in done.err.splitlines() if line.startswith("note: left out: ")]
     assert [Path(line.split()[3]).name for line in notes] == ["bad.tflite", "folder.tflite"]
     assert f"left out: {folder / 'bad.tflite'} is no TFLite model" in done.err.splitlines()[-1]
+    assert f"same.tflite is the same file as {folder / 'good one.tflite'}; measured" in done.err
     assert [case["file"] for case in cases(tmp_path / "out")] == ["good one.tflite"]
     done = bench("cost", folder, code=3)
     assert "good one.tflite" in done.out and "left out" in done.err
     (folder / "good one.tflite").unlink()
+    (folder / "same.tflite").unlink()
     done = bench("cost", folder, code=3)
     assert done.out == "" and len(done.err.splitlines()) == 1
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from afd_benchmark.native_lines import LogError, decode_log
+from afd_benchmark.native_lines import LogError, decode_log, read_lines
 from afd_benchmark.native_log import ToolRun, parse_log, parse_logs
 from afd_mobile.errors import InputError
 
@@ -203,6 +203,11 @@ _PREFIXES = {
     "studio, compact": "14:02:03.391  {level}  {text}",
     "github, azure": "2024-06-01T14:02:03.3912345Z {word}: {text}",
     "gitlab": "2024-06-01T14:02:03.391234Z 01O {word}: {text}",
+    "kubernetes": "2024-06-01T14:02:03.391234567Z stdout F {word}: {text}",
+    "gh run view": "build\trun\t2024-06-01T14:02:03.3912345Z {word}: {text}",
+    "syslog": "Jun  1 14:02:03 host bench[123]: {word}: {text}",
+    "docker compose": "app-1  | {word}: {text}",
+    "go": "2024/06/01 14:02:03 {word}: {text}",
     "jenkins": "[2024-06-01T14:02:03.391Z] {word}: {text}",
     "jenkins, short": "14:02:03 {word}: {text}",
     "teamcity": "[14:02:03]: {word}: {text}",
@@ -270,6 +275,27 @@ def test_an_error_under_any_prefix_takes_the_times_away(prefix: str, error: str)
     lines.insert(9, shape.format(level="E", absl="E", word="ERROR", text=error))
     with pytest.raises(LogError, match="the run failed"):
         only("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("line", ["KilledProcesses: 0", "Aborted signals are counted: no"])
+def test_what_only_begins_like_a_failure_is_none(line: str) -> None:
+    assert only(log("tflite_plain") + f"{line}\n") == only(log("tflite_plain"))
+
+
+def test_a_failure_in_the_middle_of_what_the_gpu_refuses_counts() -> None:
+    text = log("logcat_brief")
+    (place,) = (line for line in text.splitlines() if "operations are not supported" in line)
+    head = place[: place.index("Following")]
+    failed = f"{place}\n{head}Node number 3 (TfLiteGpuDelegateV2) failed to prepare."
+    with pytest.raises(LogError, match="the run failed"):
+        only(text.replace(place, failed))
+
+
+def test_a_long_line_takes_no_long_time() -> None:
+    """Quadratic, it took minutes; here the time limit of all tests is the judge."""
+    line = "I/" + " " * 200_000 + "x"
+    (found,) = read_lines(line)
+    assert found.text.endswith("x")
 
 
 def test_what_absl_says_of_itself_is_harmless() -> None:
@@ -389,6 +415,18 @@ def test_nothing_at_all() -> None:
         "Unconsumed cmdline flags: --num_thread=4",
         "Segmentation fault",
         "Aborted",
+        "Killed",
+        "[1] + Killed ./benchmark_model --graph=x",
+        "/system/bin/sh: Segmentation fault",
+        "Illegal instruction (core dumped)",
+        "Node number 3 (TfLiteGpuDelegateV2) failed to prepare.",
+        "terminating with uncaught exception of type std::bad_alloc",
+        'CANNOT LINK EXECUTABLE "./benchmark_model": library "libx.so" not found',
+        "[ERROR] nothing good",
+        "ERROR nothing good",
+        "E0000 00:00:1700000000.1 foo.cc:30] nothing good",
+        "adb: error: connection reset",
+        "##[error]Process completed with exit code 139.",
     ],
 )
 @pytest.mark.parametrize("at", [1, 14, -1])

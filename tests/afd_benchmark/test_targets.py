@@ -212,6 +212,7 @@ def test_several_outputs_are_taken_and_the_first_one_is_known(tmp_path: Path) ->
         (None, "takes inputs of any size (1,?,?,3); choose one: afd-bench run --input-shape 1,224"),
         ((1, 8, 8), "--input-shape 1,8,8 is no 1,?,?,3"),
         ((1, 8, 8, 4), "--input-shape 1,8,8,4 is no 1,?,?,3"),
+        ((1, 200000, 200000, 3), "--input-shape 1,200000,200000,3 are 1.2e+11 values, at most"),
         ((1, 8, 6, 3), None),
     ],
 )
