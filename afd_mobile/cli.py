@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from afd_mobile.command import (
 )
 from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition
 from afd_mobile.errors import InputError, OutputError, UsageError
-from afd_mobile.files import is_special, write_whole
+from afd_mobile.files import check_writable, write_whole
 from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
 from afd_mobile.terminal import printable
 
@@ -156,7 +155,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out} must end in .safetensors")
     state = out.with_suffix(".state")
-    _check_outputs(out, state)
+    check_writable(out, state)
     if arguments.crop % 8:
         raise UsageError(f"--crop {arguments.crop} is not a multiple of 8")
 
@@ -360,7 +359,7 @@ def _times(text: str) -> int:
 
 def _eval(arguments: argparse.Namespace) -> None:
     _check_plot(arguments.plot)
-    _check_outputs(arguments.json, arguments.plot)
+    check_writable(arguments.json, arguments.plot)
     codec = arguments.codec
     chosen = [Condition(codec, q) for q in arguments.qualities if q is not None]
     chosen += [Condition(codec, times=n) for n in arguments.times]
@@ -441,20 +440,6 @@ def _check_plot(plot: Path | None) -> None:
         raise UsageError(f"--plot {plot} must end in .png")
 
 
-def _check_outputs(*paths: Path | None) -> None:
-    """Refuses what could not be written, before the work is done."""
-    for path in filter(None, paths):
-        if not path.parent.is_dir():
-            raise UsageError(f"{path}: there is no folder {path.parent}")
-        if is_special(path) or path.is_dir():
-            raise UsageError(f"{path} exists and is no regular file")
-        try:
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
-
-
 def _table_parser() -> argparse.ArgumentParser:
     parser = Parser("afd-eval table", "Several results of afd-eval --json as one Markdown table.")
     parser.add_argument("results", nargs="+", type=Path, metavar="JSON")
@@ -465,7 +450,7 @@ def _table_parser() -> argparse.ArgumentParser:
 
 def _table(arguments: argparse.Namespace) -> None:
     _check_plot(arguments.plot)
-    _check_outputs(arguments.out, arguments.plot)
+    check_writable(arguments.out, arguments.plot)
 
     from afd_mobile import accuracy_report
 
@@ -498,7 +483,13 @@ def _drift_parser() -> argparse.ArgumentParser:
         help="where features are looked at, such as D1 for the paper's first layer (default: the "
         "checkpoint's tap; elsewhere there is no correction to show)",
     )
-    parser.add_argument("--limit", type=positive, default=100, metavar="N", help="pictures at most")
+    parser.add_argument(
+        "--limit",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="pictures at most, evenly over the sorted paths (default: %(default)s)",
+    )
     return parser
 
 
@@ -510,9 +501,9 @@ def _drift(arguments: argparse.Namespace) -> None:
     from afd_mobile import drift
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
-    from afd_mobile.picture_files import list_images, read_image
+    from afd_mobile.picture_files import evenly, list_images, read_image
 
-    images = list_images(arguments.images)[: arguments.limit]
+    images = evenly(list_images(arguments.images), arguments.limit)
     path = find_checkpoint(arguments.checkpoint)
     checkpoint = load_checkpoint(path)
     if checkpoint.backbone is None:
@@ -530,9 +521,13 @@ def _drift(arguments: argparse.Namespace) -> None:
                 yield read_image(image)
             except InputError as error:
                 unreadable[image] = str(error)
+        _say_left_out(list(unreadable.values()))
+        if len(unreadable) == len(images):
+            raise InputError(
+                f"none of the {len(images)} pictures drawn from {arguments.images} can be read"
+            )
 
     curves = drift.measure_drift(backbone, module, pictures())
-    _say_left_out(list(unreadable.values()))
     shown, *rest = (image for image in images if image not in unreadable)
     maps = drift.drift_maps(backbone, module, read_image(shown), QUALITIES)
     content = {
@@ -556,7 +551,7 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make folder {out}: {error.strerror}") from error
-    _check_outputs(out / "drift.json")
+    check_writable(out / "drift.json")
 
 
 def _as_lists(values: dict[str, Any]) -> dict[str, Any]:

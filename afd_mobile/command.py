@@ -20,7 +20,7 @@ E = TypeVar("E", bound=Enum)
 
 EXIT_CODES = """exit codes:
   0 done    2 usage    3 input (checkpoint, weights, tap, pictures)    4 parity
-  5 conversion    6 output (exists, not writable, disk full)
+  5 conversion    6 output (exists, no folder for it, not writable, disk full)
   7 device (gone, unauthorised, busy, full)    8 a measurement is INVALID    130 interrupted"""
 
 

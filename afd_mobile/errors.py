@@ -46,7 +46,10 @@ class ConversionError(AfdError):
 
 
 class OutputError(AfdError):
-    """The result cannot be written: it exists already, is not writable, or the disk is full."""
+    """The result cannot be written.
+
+    It exists already, there is no folder for it, it is not writable, or the disk is full.
+    """
 
     exit_code = 6
 

@@ -14,15 +14,38 @@ def is_special(path: Path) -> bool:
     return path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir()))
 
 
+def check_writable(*paths: Path | None) -> None:
+    """Refuses, before the work is done, what `write_whole` could not write.
+
+    Raises:
+        OutputError: as there.
+    """
+    for path in filter(None, paths):
+        _check_place(path)
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _check_place(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it")
+    if is_special(path):
+        raise OutputError(f"cannot write {path}: it is a link or a device; give another file")
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; give a file")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Writes `content` beside `path` and renames it into place.
 
     Raises:
-        OutputError: the folder is missing or not writable, the disk is full, or a link or device
-            is in the way.
+        OutputError: the folder is missing or not writable, the disk is full, or a folder, link or
+            device is in the way.
     """
-    if is_special(path):
-        raise OutputError(f"cannot write {path}: it is a link or a device; give another file")
+    _check_place(path)
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -49,6 +49,13 @@ def list_images(folder: Path) -> list[Path]:
     return paths
 
 
+def evenly(paths: list[Path], count: int) -> list[Path]:
+    """At most `count` of them, spread over the whole list."""
+    if len(paths) <= count:
+        return paths
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
 def _pictures_below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
     """`above`: device and inode of the folders on the way, into which a link may lead back."""
     try:

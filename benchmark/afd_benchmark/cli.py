@@ -520,8 +520,9 @@ def _report(arguments: argparse.Namespace) -> None:
     from afd_benchmark.report_csv import render_csv
     from afd_benchmark.report_markdown import render_markdown
     from afd_benchmark.results import read_results
-    from afd_mobile.files import write_whole
+    from afd_mobile.files import check_writable, write_whole
 
+    check_writable(arguments.out)
     results = [read_results(path) for path in arguments.results]
     accuracy = [read_accuracy(path) for path in arguments.accuracy]
     renderings = {

@@ -13,7 +13,7 @@ from afd_mobile.artifacts import InputRange
 from afd_mobile.datasets import centre_crop
 from afd_mobile.degrade import QUALITIES, RGB, jpeg
 from afd_mobile.errors import InputError
-from afd_mobile.picture_files import list_images, read_image
+from afd_mobile.picture_files import evenly, list_images, read_image
 
 CONDITIONS = (None, *QUALITIES)  # None: clean
 
@@ -65,8 +65,8 @@ def load_pictures(folder: Path | None, size: int) -> PictureSet:
         crops = scikit_image_crops(size)
         return PictureSet(_all_conditions(crops), _in_turn(crops, 3), [], "scikit-image")
     paths = list_images(folder)
-    chosen = _evenly(paths, _VERIFIED)
-    others = _evenly(sorted(set(paths) - set(chosen)), _CALIBRATING)
+    chosen = evenly(paths, _VERIFIED)
+    others = evenly(sorted(set(paths) - set(chosen)), _CALIBRATING)
     unreadable: list[str] = []
     verified, calibrating = (_read(p, size, folder, unreadable) for p in (chosen, others))
     if not verified:
@@ -161,10 +161,3 @@ def as_input(
             std, np.float32
         )
     return images
-
-
-def _evenly(paths: list[Path], count: int) -> list[Path]:
-    """At most `count` of them, spread over the whole list."""
-    if len(paths) <= count:
-        return paths
-    return [paths[i * len(paths) // count] for i in range(count)]

@@ -453,7 +453,7 @@ def test_another_ending_is_refused_and_nothing_is_written(
         (["gone"], 3, "gone"),
         (["."], 3, "results.json"),
         (["RESULTS", "--accuracy", "broken.json"], 3, "broken.json"),
-        (["RESULTS", "--out", "gone/report.html"], 6, "gone/report.html"),
+        (["broken.json", "--out", "gone/report.html"], 6, "there is no folder gone"),
         (["RESULTS", "--out", "folder.html"], 6, "folder.html"),
         ([], 2, "RESULTS"),
     ],

@@ -301,9 +301,6 @@ def test_unreadable_pictures_are_reported_and_left_out(
         ("--workers", "0"),
         ("--device", "tpu"),
         ("--plot", "plot.jpg"),
-        ("--json", "no/folder/a.json"),
-        ("--plot", "no/folder/a.png"),
-        ("--json", "."),
         ("--no-such-option",),
         ("another.tflite",),
     ],
@@ -329,7 +326,7 @@ def test_a_device_or_a_link_is_not_replaced(tiny: Tiny, out: Path) -> None:
     link.symlink_to(out / "target")
     for path in (device, link):
         outcome = afd_eval(*tiny.options, "--json", path)
-        assert outcome.code == 2 and "is no regular file" in outcome.error
+        assert outcome.code == 6 and "is a link or a device" in outcome.error
     assert device.is_fifo() and link.is_symlink() and not (out / "target").exists()
 
 
@@ -415,10 +412,20 @@ def test_a_wrong_input_ends_with_3(
     assert not list(out.iterdir())
 
 
-def test_what_cannot_be_written_ends_with_6(tiny: Tiny) -> None:
-    outcome = afd_eval(*tiny.quick, "--json", "/proc/a.json")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--json", "/proc/a.json"),
+        ("--json", "no/folder/a.json"),
+        ("--plot", "no/folder/a.png"),
+        ("--json", "."),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_written_ends_with_6(tiny: Tiny, arguments: tuple[str, str]) -> None:
+    outcome = afd_eval(*tiny.quick, *arguments)
     assert outcome.code == 6
-    assert "cannot write /proc/a.json" in outcome.error
+    assert f"cannot write {arguments[1]}: " in outcome.error
 
 
 def worker_computes(parent: int) -> bool:
@@ -482,6 +489,7 @@ def test_the_table_merges_reports(full: Run, tiny: Tiny, out: Path) -> None:
         (("none.json",), 3, "none.json"),
         ((), 2, "JSON"),
         (("none.json", "--plot", "a.pdf"), 2, "must end in .png"),
+        (("none.json", "--plot", "none/a.png"), 6, "there is no folder none"),
     ],
 )
 def test_a_wrong_table_is_one_line(
@@ -491,4 +499,30 @@ def test_a_wrong_table_is_one_line(
     assert outcome.code == code
     assert outcome.err.startswith("afd-eval table: error: ") and message in outcome.err
     assert len(outcome.err.splitlines()) == 1
+    assert not list(out.iterdir())
+
+
+# --- afd-eval drift ------------------------------------------------------------------------------
+
+
+def test_drift_says_why_none_of_the_drawn_pictures_can_be_read(
+    tiny: Tiny, tmp_path: Path, out: Path
+) -> None:
+    """Six of twelve, evenly over the sorted paths."""
+    paths = [tmp_path / "images" / name / f"{i}.png" for name in "abc" for i in range(4)]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    options = ("--checkpoint", tiny.checkpoint, "--backbone", NAME, "--images", tmp_path / "images")
+    outcome = afd_eval("drift", *options, "--out", out, "--limit", 6)
+    assert outcome.code == 3
+    notes = [line for line in outcome.err.split("\n") if line.startswith("note: ")]
+    assert notes == [
+        *(f"note: left out: cannot read picture {path}: its content is no picture"
+          for path in paths[:10:2]),
+        "note: left out: 1 more",
+    ]  # fmt: skip
+    assert outcome.err.endswith(
+        f"error: none of the 6 pictures drawn from {tmp_path / 'images'} can be read\n"
+    )
     assert not list(out.iterdir())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from afd_mobile.errors import OutputError
-from afd_mobile.files import write_whole
+from afd_mobile.files import check_writable, write_whole
 
 
 def test_writes_and_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -18,15 +18,18 @@ def test_writes_and_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"cannot write .*out\.bin"):
-        write_whole(tmp_path / "none" / "out.bin", b"x")
+    path = tmp_path / "none" / "out.bin"
+    for refused in (check_writable, lambda path: write_whole(path, b"x")):
+        with pytest.raises(OutputError, match=f"cannot write {path}: there is no folder"):
+            refused(path)
 
 
 def test_what_cannot_be_replaced_stays_and_leaves_no_rest(tmp_path: Path) -> None:
     path = tmp_path / "out.bin"
     path.mkdir()
-    with pytest.raises(OutputError, match="directory"):
-        write_whole(path, b"x")
+    for refused in (check_writable, lambda path: write_whole(path, b"x")):
+        with pytest.raises(OutputError, match="it is a folder; give a file"):
+            refused(path)
     assert list(tmp_path.iterdir()) == [path] and path.is_dir()
 
 
@@ -37,5 +40,7 @@ def test_links_and_devices_are_not_replaced(tmp_path: Path) -> None:
     for path in (link, Path("/dev/null")):
         with pytest.raises(OutputError, match="is a link or a device"):
             write_whole(path, b"x")
+        with pytest.raises(OutputError, match="is a link or a device"):
+            check_writable(path)
     assert link.is_symlink() and target.read_bytes() == b"kept"
     assert Path("/dev/null").is_char_device()

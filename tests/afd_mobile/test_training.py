@@ -544,9 +544,9 @@ def test_resuming_with_random_weights_is_one_line(
 @pytest.mark.parametrize(
     ("out", "code", "message"),
     [
-        ("none/afd.safetensors", 2, "there is no folder"),
-        ("folder.safetensors", 2, "exists and is no regular file"),
-        ("stated.safetensors", 2, "stated.state exists and is no regular file"),
+        ("none/afd.safetensors", 6, "there is no folder"),
+        ("folder.safetensors", 6, "it is a folder"),
+        ("stated.safetensors", 6, "stated.state: it is a folder"),
         ("/proc/afd.safetensors", 6, "cannot write /proc/afd.safetensors"),
     ],
 )
