@@ -78,6 +78,11 @@ def open_predictor(
             raise InputError(f"no such file: {path}")
         return _exported(path, typed)
     checkpoint = find_checkpoint(target)
+    if not _may_hold_weights(checkpoint):
+        raise InputError(
+            f"{checkpoint} is no model; give a checkpoint (its file or a shipped one's name), an "
+            "export folder, or a .tflite or .onnx file in one"
+        )
     loaded = load_checkpoint(checkpoint)
     if loaded.backbone is None:
         raise InputError(
@@ -103,6 +108,12 @@ def plain_predictor(of: Predictor, device: torch.device) -> Predictor:
     logits = _torch_logits(backbone, None, device)
     size, classes = backbone.input_size, backbone.classes
     return Predictor(backbone.name, None, size, classes, False, logits, lambda: backbone)
+
+
+def _may_hold_weights(path: Path) -> bool:
+    """By the suffix, or by its first bytes: a zip archive's or a pickle's, as torch.save writes."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(2).startswith((b"PK", b"\x80"))
 
 
 # --- PyTorch ------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def read_target(path: Path, input_shape: tuple[int, ...] | None = None) -> Targe
     """One file, with what the manifest beside it says of it.
 
     Args:
-        input_shape: for an input of any size.
+        input_shape: for an input of any size; of another it must be its own.
 
     Raises:
         InputError: it is no TFLite file, not the exported one, or has a broken manifest, or
@@ -121,8 +121,8 @@ def read_target(path: Path, input_shape: tuple[int, ...] | None = None) -> Targe
         manifest = read_manifest(folder)
         with _well_formed(folder):
             entry = next((f for f in manifest["files"] if f["path"] == path.name), None)
+    chosen = _chosen_shape(path, given.shape, input_shape)
     if entry is None:
-        chosen = _chosen_shape(path, given.shape, input_shape)
         name = path.stem + (f" at {'x'.join(map(str, chosen))}" if chosen else "")
         return Target(
             name=printable(name), file=printable(path.name), path=path, sha256=digest,
@@ -160,9 +160,9 @@ def _chosen_shape(
     path: Path, shape: tuple[int, ...], asked: tuple[int, ...] | None
 ) -> tuple[int, ...] | None:
     """For an input of any size, the one to measure; None where it has its own."""
-    if -1 not in shape:
-        return None
     sides = ",".join("?" if side < 0 else str(side) for side in shape)
+    if asked is None and -1 not in shape:
+        return None
     if asked is None:
         raise InputError(
             f"{path} takes inputs of any size ({sides}); choose one: afd-bench run --input-shape "
@@ -175,8 +175,9 @@ def _chosen_shape(
         )
     fits = len(asked) == len(shape) and all(s in (-1, a) for s, a in zip(shape, asked, strict=True))
     if not fits:
-        raise InputError(f"{path}: --input-shape {','.join(map(str, asked))} is no {sides}")
-    return asked
+        remedy = "" if -1 in shape else ", the file's own shape; leave the option out"
+        raise InputError(f"{path}: --input-shape {','.join(map(str, asked))} is no {sides}{remedy}")
+    return asked if -1 in shape else None
 
 
 def _multiply_adds(path: Path) -> int | None:

@@ -233,9 +233,19 @@ def test_an_input_of_any_size_wants_one(
         assert target.name == "any at 1x8x6x3" and target.multiply_adds is None
 
 
-def test_an_input_of_its_own_size_keeps_it(plain: Path) -> None:
-    target = read_target(plain / "plain_float32.tflite", (1, 8, 8, 3))
-    assert target.input_shape is None and target.input.shape == (1, SIZE, SIZE, 3)
+@pytest.mark.parametrize("name", ["plain_float32.tflite", "bare.tflite"])
+def test_an_input_of_its_own_size_keeps_it_and_refuses_another(name: str, plain: Path) -> None:
+    path, own = plain / name, (1, SIZE, SIZE, 3)
+    path.write_bytes((plain / "plain_float32.tflite").read_bytes())
+    for asked in (None, own):
+        target = read_target(path, asked)
+        assert target.input_shape is None and target.input.shape == own
+    with pytest.raises(InputError) as caught:
+        read_target(path, (1, 8, 8, 3))
+    assert str(caught.value) == (
+        f"{path}: --input-shape 1,8,8,3 is no 1,{SIZE},{SIZE},3, the file's own shape; leave the "
+        "option out"
+    )
 
 
 def test_two_inputs_are_refused(tmp_path: Path) -> None:

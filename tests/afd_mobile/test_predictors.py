@@ -79,6 +79,26 @@ def test_what_does_not_exist_is_an_input_error(tmp_path: Path) -> None:
             open_predictor(str(tmp_path / name), CPU)
 
 
+@pytest.mark.parametrize("content", [b"# Using a file\n", b"", b"{}"])
+def test_what_is_no_model_is_told_what_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "USING.md"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        open_predictor(str(path), CPU)
+    assert str(refused.value) == (
+        f"{path} is no model; give a checkpoint (its file or a shipped one's name), an export "
+        "folder, or a .tflite or .onnx file in one"
+    )
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_weights_of_any_suffix_are_read(tmp_path: Path, as_zip: bool) -> None:
+    path = tmp_path / "weights"
+    torch.save({"a": torch.zeros(1)}, path, _use_new_zipfile_serialization=as_zip)
+    with pytest.raises(InputError, match="is no AFD checkpoint"):
+        open_predictor(str(path), CPU)
+
+
 # --- exported files, made by hand ----------------------------------------------------------------
 
 
