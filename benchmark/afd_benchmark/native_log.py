@@ -113,9 +113,10 @@ _COMPILED = [
 ]
 _REPEATED = {"count", *native_placement.SHAPES}
 
+# A line's level tells whether it is an error; these words do where it has none, or a wrong one.
 _FATAL = re.compile(
     r"Benchmarking failed|Failed to (?!get the input model file size)|Disallowed CPU fallback"
-    r"|Unconsumed cmdline flags|Node number \d+ \(.*\) failed"
+    r"|Node number \d+ \(.*\) failed"
     # What shells, Android's linker, adb and CI systems say of a process that ended so.
     r"|(?:\S*sh: |\[\d+\] \+ )?"
     r"(?:Segmentation fault|Aborted|Killed|Bus error|Illegal instruction|Trace/breakpoint trap)"
@@ -186,9 +187,11 @@ def _facts(lines: Sequence[Line]) -> tuple[_Facts, list[str]]:
 
 
 def _failed(line: Line, refusing: bool) -> bool:
-    if line.level == "W":
-        return line.text.startswith("Unconsumed cmdline flags")
-    return bool(_FATAL.match(line.text)) or (line.level in ("E", "F") and not refusing)
+    if line.text.startswith("Unconsumed cmdline flags"):
+        return True  # only a warning, but what was asked for was not measured
+    if line.level is None or (line.level in ("E", "F") and refusing):
+        return bool(_FATAL.match(line.text))
+    return line.level in ("E", "F")
 
 
 def _graph(facts: _Facts) -> str | None:

@@ -277,6 +277,22 @@ def test_an_error_under_any_prefix_takes_the_times_away(prefix: str, error: str)
         only("\n".join(lines) + "\n")
 
 
+@pytest.mark.parametrize("prefix", _PREFIXES)
+@pytest.mark.parametrize("level", ["V", "I", "W"])
+def test_a_level_decides_what_words_would_call_an_error(prefix: str, level: str) -> None:
+    shape = _PREFIXES[prefix]
+    if not re.search(r"\{(level|absl|word)\}", shape):
+        return
+    lines = with_prefix("tflite_plain", prefix).splitlines()
+    said = shape.format(
+        level=level, absl=level.replace("V", "I"), word=_WORDS[level], text="Failed to open a cache"
+    )
+    run = only("\n".join([*lines[:9], said, *lines[9:]]) + "\n")
+    warnings = ("Failed to open a cache",) if level == "W" else ()
+    expected = only("\n".join(lines) + "\n")
+    assert run == dataclasses.replace(expected, warnings=(*warnings, *expected.warnings))
+
+
 @pytest.mark.parametrize("line", ["KilledProcesses: 0", "Aborted signals are counted: no"])
 def test_what_only_begins_like_a_failure_is_none(line: str) -> None:
     assert only(log("tflite_plain") + f"{line}\n") == only(log("tflite_plain"))
