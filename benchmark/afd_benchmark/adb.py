@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import shlex
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -201,14 +203,40 @@ def connected(servers: Sequence[tuple[str, int]]) -> list[Connected]:
     found = []
     for host, port in servers:
         try:
+            _start_own(host, port)
             listed = _listed(adbutils.AdbClient(host, port, socket_timeout=SHORT_S))
-        except (adbutils.AdbError, OSError) as error:
+        except (adbutils.AdbError, OSError, subprocess.SubprocessError) as error:
             raise DeviceError(
                 f"the adb server {host}:{port} does not answer: {error}; start it there with "
                 "`adb start-server`, or give --adb-server HOST:PORT"
             ) from error
         found += [Connected(serial, state, (host, port)) for serial, state in listed]
     return found
+
+
+def _start_own(host: str, port: int) -> None:
+    """Starts this machine's own server where there is none.
+
+    adbutils would, too, but lets adb chatter into this program's output.
+
+    Raises:
+        OSError: nothing listens there.
+    """
+    if (host, port) == local_server() and not _listens(host, port):
+        subprocess.run(  # noqa: S603 - the adb that adbutils would start
+            [adbutils.adb_path(), "start-server"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=SHORT_S, check=False,
+        )  # fmt: skip
+    with socket.create_connection((host, port), SHORT_S):
+        pass
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), SHORT_S):
+            return True
+    except OSError:
+        return False
 
 
 def _listed(client: adbutils.AdbClient) -> list[tuple[str, str]]:

@@ -421,7 +421,14 @@ class _Printer:
                 )
 
     def notice(self, device: str, text: str) -> None:
-        self._line(f"note: {device}: {text}", sys.stderr)
+        named = text.startswith((f"{device} ", f"{device}: "))
+        self._line(f"note: {text}" if named else f"note: {device}: {text}", sys.stderr)
+
+    def kept(self, case: Case) -> None:
+        """Measured by the run that this one resumes."""
+        from afd_benchmark.lines import case_line
+
+        self._line(f"{case_line(case)}  kept", sys.stdout)
 
     def finished(self, case: Case) -> None:
         from afd_benchmark.lines import case_line

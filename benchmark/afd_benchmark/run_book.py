@@ -32,6 +32,7 @@ class Listener(Protocol):
     def planned(self, devices: Sequence[Device], cases: Sequence[PlannedCase]) -> None: ...
     def progress(self, device: str, text: str) -> None: ...
     def notice(self, device: str, text: str) -> None: ...
+    def kept(self, case: Case) -> None: ...
     def finished(self, case: Case) -> None: ...
 
 
@@ -78,10 +79,14 @@ class RunBook:
         self._order = [case.key for case in cases]
         self._listener.planned(devices, cases)
         self._results = msgspec.structs.replace(self._results, devices=devices)
+        before = set(self._done)
         for case in cases:
             if case.skipped is not None:
                 self._done[case.key] = skipped(case)
         self._write()
+        for done in self._results.cases:
+            if done.key in before:
+                self._listener.kept(done)
 
     def has(self, case: PlannedCase) -> bool:
         return case.key in self._done

@@ -6,16 +6,18 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from afd_benchmark.adb import Connected, ShellOutput, connected
-from tests.afd_benchmark.conftest import Bench
+from tests.afd_benchmark.conftest import TOOL, Bench, afd_bench
+from tests.commands import free_port
 
 
 @contextmanager
 def adb_server_that_lists(text: str) -> Iterator[int]:
-    """Its port. It answers host:devices, as often as asked."""
+    """Its port. It answers host:devices, as often as asked, and bears who asks nothing."""
 
     def serve() -> None:
         while True:
@@ -24,8 +26,9 @@ def adb_server_that_lists(text: str) -> Iterator[int]:
             except OSError:
                 return
             with connection, connection.makefile("rb") as asked:
-                length = int(asked.read(4), 16)
-                assert asked.read(length) == b"host:devices"
+                if not (header := asked.read(4)):
+                    continue
+                assert asked.read(int(header, 16)) == b"host:devices"
                 content = text.encode()
                 connection.sendall(b"OKAY" + f"{len(content):04x}".encode() + content)
 
@@ -103,6 +106,32 @@ def test_devices_and_run_say_the_state_and_the_remedy(bench: Bench, exports: obj
         "anew and plug it in again"
     )
     assert "is recovery; start Android on it: adb reboot" in listed[2]
+
+
+def test_a_notice_names_its_device_once(exports: Path, tmp_path: Path) -> None:
+    with adb_server_that_lists("R58M\tauthorizing\n") as port:
+        asked = ("--device", "R58M", "--tool", TOOL, "--adb-server", f"127.0.0.1:{port}")
+        done = afd_bench("run", exports / "plain", *asked, "--out", tmp_path / "out", code=7)
+    remedy = "wait a moment; if it stays so, unlock it and allow USB debugging"
+    problem = f"R58M@127.0.0.1:{port} is authorizing; {remedy}"
+    assert done.err.splitlines() == [f"note: {problem}", f"afd-bench: error: {problem}"]
+
+
+def test_the_own_server_is_started_in_silence_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    adb, started = tmp_path / "adb", tmp_path / "started"
+    adb.write_text(f'#!/bin/sh\necho "* daemon not running; starting now"; echo $@ >> {started}\n')
+    adb.chmod(0o755)
+    monkeypatch.setenv("ADBUTILS_ADB_PATH", str(adb))
+    own, other = free_port(), free_port()
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(own))
+    done = afd_bench("devices", "--adb-server", f"127.0.0.1:{other}", code=7)
+    assert f"127.0.0.1:{other} does not answer" in done.err and not started.exists()
+    done = afd_bench("devices", code=7)
+    assert f"127.0.0.1:{own} does not answer" in done.err
+    assert started.read_text() == "start-server\n"
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

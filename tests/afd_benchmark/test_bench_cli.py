@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from afd_benchmark.file_cost import cost_of_file
 from afd_benchmark.latency_stats import ratio_with_interval
+from afd_benchmark.lines import case_line
 from afd_benchmark.results import read_results, write_results
 from tests.afd_benchmark import sample_results as sample
 from tests.afd_benchmark.conftest import afd_bench as bench
@@ -120,7 +121,8 @@ def test_resume_measures_nothing_again(
     done = bench(*run, "--resume")
     assert cases(out) == cases(against[1])
     assert {path: path.stat().st_mtime_ns for path in (out / "logs").iterdir()} == before
-    assert not TIMED.search(done.out)
+    kept = [f"{case_line(case)}  kept" for case in read_results(out).cases]
+    assert len(kept) == 2 and [x for x in done.out.splitlines() if TIMED.search(x)] == kept
 
     assert "results.json exists; give --resume" in bench(*run, code=6).err
     done = bench(*run, "--resume", "--runs", 4, "--full-delegation", code=2)
@@ -146,7 +148,11 @@ def test_resume_measures_what_is_missing(two: Path, exports: Path, tmp_path: Pat
     done = bench("run", exports, "--out", out, *BRIEF, "--resume")
     again, kept = read_results(out).cases
     assert kept == second and again.file == first.file and again.repeats != first.repeats
-    assert [line.split()[2] for line in done.out.splitlines() if TIMED.search(line)] == [first.file]
+    timed = [line.split() for line in done.out.splitlines() if TIMED.search(line)]
+    assert [(line[2], line[-1] == "kept") for line in timed] == [
+        (second.file, True),
+        (first.file, False),
+    ]
 
 
 def test_resume_with_fewer_targets_loses_nothing(two: Path, exports: Path, tmp_path: Path) -> None:
