@@ -372,8 +372,10 @@ def _cut(model: nn.Module, name: str, tap: str) -> tuple[fx.GraphModule, fx.Grap
     inside = [node for q, node in by_name.items() if q == tap or q.startswith(tap + ".")]
     if not inside or inside[-1].op == "placeholder":
         modules = {q.rsplit(".", k)[0] for q in by_name for k in range(1, q.count(".") + 1)}
+        known = [*NAMED_TAPS.get(name, {}), *by_name, *sorted(modules)]
         raise InputError(
-            f"backbone {name} has no node {tap!r}{_nearest(tap, [*by_name, *modules])}"
+            f"backbone {name} has no node {tap!r}{_nearest(tap, known)}; all are listed by "
+            "get_graph_node_names(model) of torchvision.models.feature_extraction"
         )
     output = next(node for node in graph.nodes if node.op == "output").args[0]
     head, _ = _ancestors(graph, inside[-1], stop=None)

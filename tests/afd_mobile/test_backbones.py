@@ -103,6 +103,15 @@ def test_a_wrong_tap_names_the_nearest() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_wrong_tap_of_the_papers_names_those_that_there_are() -> None:
+    with pytest.raises(InputError) as caught:
+        load_backbone("mobilenet_v2", tap="D9", weights="random", input_size=64)
+    assert str(caught.value) == (
+        "backbone mobilenet_v2 has no node 'D9'; nearest: D4, D1; all are listed by "
+        "get_graph_node_names(model) of torchvision.models.feature_extraction"
+    )
+
+
 def test_a_tap_beside_a_skip_connection_is_refused() -> None:
     with pytest.raises(InputError, match="skip connection"):
         load_backbone("resnet18", tap="layer1.0.conv1", weights="random", input_size=64)
