@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +30,6 @@ from afd_mobile.terminal import printable
 _SHOWN = 5  # pictures that cannot be read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from afd_mobile.afd_module import AfdModule
     from afd_mobile.backbones import Backbone
     from afd_mobile.degrade import RGB
@@ -112,7 +112,13 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     add("--init", metavar="FILE", help="checkpoint to start from instead of no correction")
     _add_machine(parser)
-    add("--resume", action="store_true", help="continue from the state beside --out")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true", help="continue from the state beside --out"
+    )
+    existing.add_argument(
+        "--force", action="store_true", help="replace an existing checkpoint, or such a state"
+    )
     return parser
 
 
@@ -156,11 +162,12 @@ def _train(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--out {out} must end in .safetensors")
     state = out.with_suffix(".state")
     check_writable(out, state)
+    if not (arguments.resume or arguments.force):
+        _check_new(out, state)
     if arguments.crop % 8:
         raise UsageError(f"--crop {arguments.crop} is not a multiple of 8")
 
     import torch
-    from tqdm import tqdm
 
     from afd_mobile import distributed, training
     from afd_mobile.backbones import load_backbone
@@ -191,48 +198,76 @@ def _train(arguments: argparse.Namespace) -> None:
         arguments.seed,
         None if init is None else sha256(init),
     )
-    with distributed.ranks(device), deferred_interruption() as interrupted:
-        steps = training.train(
-            module,
-            backbone,
-            images,
-            settings,
-            state,
-            resume=arguments.resume,
-            device=device,
-            workers=arguments.workers,
-            stop=interrupted,
-        )
-        silent = distributed.rank() > 0
-        # The delay: no bar before the first iteration, so that an error is one line.
-        # In a log file a line every half minute is enough.
-        often_s = 0.1 if sys.stderr.isatty() else 30.0
-        with tqdm(
-            total=arguments.iterations, unit="it", disable=silent, delay=0.01, mininterval=often_s
-        ) as bar:
-            for progress in steps:
-                for line in progress.said:
-                    tqdm.write(f"note: left out: {printable(line)}", file=sys.stderr)
-                bar.update(progress.iteration - bar.n)
-                bar.set_postfix(_postfix(progress), refresh=False)
-        if progress.saved:
-            raise KeyboardInterrupt(
-                f"iteration {progress.iteration} is saved in {state}; continue with --resume"
+    with _resumable(state):
+        with distributed.ranks(device), deferred_interruption() as interrupted:
+            steps = training.train(
+                module,
+                backbone,
+                images,
+                settings,
+                state,
+                resume=arguments.resume,
+                device=device,
+                workers=arguments.workers,
+                stop=interrupted,
             )
-        if distributed.rank() > 0:
-            return
-    check_interrupted()
-    record = {
-        "pictures": len(images),
-        "unreadable": progress.unreadable,
-        **settings.as_dict(),
-        "init": init and init.stem,
-    }
-    record["curve"] = progress.curve
-    save_checkpoint(out, Checkpoint(module, backbone.name, backbone.tap, record))
-    state.unlink(missing_ok=True)
+            progress = _shown(steps, arguments.iterations, silent=distributed.rank() > 0)
+            if progress.saved:
+                raise KeyboardInterrupt(
+                    f"iteration {progress.iteration} is saved in {state}; continue with --resume"
+                )
+            if distributed.rank() > 0:
+                return
+        check_interrupted()
+        record = {
+            "pictures": len(images),
+            "unreadable": progress.unreadable,
+            **settings.as_dict(),
+            "init": init and init.stem,
+            "curve": progress.curve,
+        }
+        save_checkpoint(out, Checkpoint(module, backbone.name, backbone.tap, record))
+        state.unlink(missing_ok=True)
     made = f"{out}  (trained for {backbone.name} at {backbone.tap}, {len(images)} pictures)"
     print(printable(made))
+
+
+def _check_new(out: Path, state: Path) -> None:
+    """Refuses to replace what another training made."""
+    if out.exists():
+        raise OutputError(f"output {out} exists; use --force to replace it, or another --out")
+    if state.exists():
+        raise OutputError(
+            f"{state} is the state of an unfinished training; continue with --resume, or use "
+            "--force to replace it, or another --out"
+        )
+
+
+@contextmanager
+def _resumable(state: Path) -> Iterator[None]:
+    """Inside, an interruption names the state that the training can be continued from."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if error.args or not state.exists():
+            raise
+        raise KeyboardInterrupt(f"a state is saved in {state}; continue with --resume") from error
+
+
+def _shown(steps: Iterator[Progress], iterations: int, *, silent: bool) -> Progress:
+    """Runs the training to its end, under a bar, and returns the last progress."""
+    from tqdm import tqdm
+
+    # The delay: no bar before the first iteration, so that an error is one line.
+    # In a log file a line every half minute is enough.
+    often_s = 0.1 if sys.stderr.isatty() else 30.0
+    with tqdm(total=iterations, unit="it", disable=silent, delay=0.01, mininterval=often_s) as bar:
+        for progress in steps:
+            for line in () if silent else progress.said:
+                tqdm.write(f"note: left out: {printable(line)}", file=sys.stderr)
+            bar.update(progress.iteration - bar.n)
+            bar.set_postfix(_postfix(progress), refresh=False)
+    return progress
 
 
 def _new_module(arguments: argparse.Namespace, backbone: Backbone, init: Path | None) -> AfdModule:
@@ -252,7 +287,12 @@ def _new_module(arguments: argparse.Namespace, backbone: Backbone, init: Path | 
         return module
     module = load_checkpoint(init).module.requires_grad_(True)
     if module.config != config:
-        raise InputError(f"--init {init} is another architecture: {module.config}, not {config}")
+        found, asked = vars(module.config), vars(config)
+        other = [f"{k} {found[k]}, not {asked[k]}" for k in asked if found[k] != asked[k]]
+        raise InputError(
+            f"--init {init} is another architecture: {'; '.join(other)}; give the --preset, --tap "
+            "and --drift-input that it was trained with"
+        )
     return module
 
 

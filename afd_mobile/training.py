@@ -10,7 +10,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +35,7 @@ from afd_mobile.datasets import (
     spread_crops,
 )
 from afd_mobile.degrade import QUALITIES, jpeg
-from afd_mobile.distributed import gather, mean_over_ranks, rank, world
+from afd_mobile.distributed import gather, rank, world
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.files import write_whole
@@ -129,8 +131,8 @@ class Progress:
     iteration, loss, smooth_loss: how many are done, the last one's loss, its running mean.
     curve: the learning curve. Its points hold `crops` seen, the `agreement` on held-out pictures
         by condition, and the mean `recovered_share` of it.
-    unreadable: how many of the training's pictures are known to be so.
-    said: what is to be said of pictures that turned out to be so in this iteration.
+    unreadable: how many pictures are known to be so, held-out ones included.
+    said: what is to be said of those that turned out to be so in this iteration, on any rank.
     saved: the training was asked to stop, and can be resumed from here.
     """
 
@@ -210,31 +212,31 @@ def train(
         loss.backward()
         optimizer.step()
         average.update_parameters(module)
-        said = run.pictures.note(draws)
+        # One exchange, so that all ranks know the same pictures and end at the same iteration.
+        losses, stops, all_draws = zip(*gather((loss.item(), stop(), draws)), strict=True)
+        value, stopping = sum(losses) / len(losses), any(stops)
+        said = run.pictures.note(chain.from_iterable(all_draws))
         refusal = run.pictures.refusal()
-        # One exchange, so that all ranks end at the same iteration.
-        value, stopping, refused = _means(loss, stop(), refusal is not None)
-        if refused:
-            raise InputError(refusal or "another process drew too many unreadable pictures")
+        if refusal:
+            raise InputError(refusal)
         if not math.isfinite(value):
             raise InputError(f"the loss became {value} at iteration {iteration}")
         before = value if math.isnan(run.smooth_loss) else run.smooth_loss
         run.smooth_loss = 0.98 * before + 0.02 * value
         if rank() == 0 and iteration % max(1, iterations // VALIDATIONS) == 0:
-            if validation is None:  # not sooner: reading its pictures would delay the start
+            if held_out:  # not sooner: reading its pictures would delay the start
                 held_out_crops, broken = spread_crops(held_out, MAX_PICTURES, backbone.input_size)
-                said += broken
-                held_out = held_out if held_out_crops else []
-                validation = Validation(backbone, held_out_crops, device) if held_out else None
+                said += broken[run.unreadable_held_out :]  # a resumed run has said them
+                run.unreadable_held_out, held_out = len(broken), []
+                if held_out_crops:
+                    validation = Validation(backbone, held_out_crops, device)
             if validation is not None:
                 crops_seen, averaged = iteration * settings.batch, cast(AfdModule, average.module)
                 run.curve.append(_curve_point(crops_seen, run.smooth_loss, validation, averaged))
-        if iteration == iterations:
-            run.pictures.unreadable = set().union(*gather(run.pictures.unreadable))
         if stopping or time.monotonic() - saved > SAVE_EVERY_S or iteration == iterations:
             run.save(iteration, module)
             saved = time.monotonic()
-        yield run.progress(iteration, value, said, saved=bool(stopping))
+        yield run.progress(iteration, value, said, saved=stopping)
         if stopping:
             return
     module.load_state_dict(average.module.state_dict())
@@ -302,14 +304,6 @@ def _collate(
     )
 
 
-def _means(loss: Tensor, *flags: bool) -> list[float]:
-    """Over all ranks."""
-    means: list[float] = mean_over_ranks(
-        torch.stack([loss.detach(), *loss.new_tensor(flags)])
-    ).tolist()
-    return means
-
-
 # --- state --------------------------------------------------------------------------------------
 
 
@@ -342,21 +336,28 @@ def _pictures_sha256(images: list[Path]) -> str:
     Reading more would delay the start on a folder of 100,000 photographs by minutes, and another
     picture or quality of JPEG, WebP or AVIF has another size, or another beginning; the end of a
     PNG holds sums over all of it. What goes unseen: a few bytes changed in the middle of a large
-    file, as in a BMP, and in a large folder a picture of the very same name and size.
+    file, as in a BMP, and in a large folder a picture of the very same name and size. Of
+    what cannot be opened there is nothing to see; its reading will tell.
     """
     root = os.path.commonpath([path.parent for path in images])
     digest = hashlib.sha256()
     step = -(-len(images) // _LOOKED_INTO)
     for number, path in enumerate(images):
         name = os.fsencode(path.relative_to(root))
-        size = path.stat().st_size if path.exists() else 0  # a link may lead nowhere
-        digest.update(b"%d %b %d " % (len(name), name, size))
-        if size and number % step == 0:
-            with path.open("rb") as file:
-                digest.update(file.read(_END_BYTES))
-                file.seek(max(_END_BYTES, size - _END_BYTES))
-                digest.update(file.read(_END_BYTES))
+        size, ends = 0, b""
+        with suppress(OSError):
+            size = path.stat().st_size
+            if number % step == 0:
+                ends = _ends(path, size)
+        digest.update(b"%d %b %d %b" % (len(name), name, size, ends))
     return digest.hexdigest()
+
+
+def _ends(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        first = file.read(_END_BYTES)
+        file.seek(max(_END_BYTES, size - _END_BYTES))
+        return first + file.read(_END_BYTES)
 
 
 @dataclass
@@ -370,9 +371,10 @@ class _Run:
     pictures: DrawnPictures
     curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     smooth_loss: float = math.nan
+    unreadable_held_out: int = 0
 
     def progress(self, iteration: int, loss: float, said: list[str], *, saved: bool) -> Progress:
-        unreadable = len(self.pictures.unreadable)
+        unreadable = len(self.pictures.unreadable) + self.unreadable_held_out
         return Progress(iteration, loss, self.smooth_loss, self.curve, unreadable, said, saved)
 
     def save(self, iteration: int, module: AfdModule) -> None:
@@ -389,6 +391,7 @@ class _Run:
             "smooth_loss": self.smooth_loss,
             "drawn": torch.tensor(sorted(self.pictures.drawn)),
             "unreadable": torch.tensor(sorted(self.pictures.unreadable), dtype=torch.int64),
+            "unreadable_held_out": self.unreadable_held_out,
         }
         torch.save(state, buffer)
         write_whole(self.path, buffer.getvalue())
@@ -436,4 +439,5 @@ class _Run:
         self.curve, self.smooth_loss = list(state["curve"]), smooth_loss
         self.pictures.drawn = set(state["drawn"].tolist())
         self.pictures.unreadable = set(state["unreadable"].tolist())
+        self.unreadable_held_out = int(state["unreadable_held_out"])
         return iteration

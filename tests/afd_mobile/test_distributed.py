@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +29,8 @@ RUNS = {
     "feature-mse": ["--batch", "4", "--objective", "feature-mse", "--preset", "paper"],
     "odd": ["--batch", "3"],
 }
+# The second of them, interrupted after two iterations and resumed.
+RUNS |= {"stopped": RUNS["feature-mse"], "resumed": [*RUNS["feature-mse"], "--resume"]}
 
 
 def trained(name: str, photos: Path, out: Path) -> dict[str, Any]:
@@ -37,6 +41,8 @@ def trained(name: str, photos: Path, out: Path) -> dict[str, Any]:
     def train(module: Any, *rest: Any, **options: Any) -> Iterator[training.Progress]:
         for progress in original(module, *rest, **options):
             losses.append(progress.loss)
+            if (name, progress.iteration, os.environ.get("RANK")) == ("stopped", 1, "1"):
+                signal.raise_signal(signal.SIGINT)
             yield progress
         total = sum(v.double().abs().sum().item() for v in module.state_dict().values())
         checksums.extend(distributed.gather(total))
@@ -70,7 +76,8 @@ def one_rank(folder: Path, photos: Path, ports: list[str]) -> None:
     rank = int(os.environ["RANK"])
     results: dict[str, Any] = {}
     for name, port in zip(RUNS, ports, strict=False):
-        results[name] = trained(name, photos, folder / f"{name}-{rank}.safetensors")
+        out = "resumed" if name in ("stopped", "resumed") else f"{name}-{rank}"
+        results[name] = trained(name, photos, folder / f"{out}.safetensors")
         # torchrun's store keeps the addresses of the group that has ended: the next needs its own.
         os.environ.update(TORCHELASTIC_USE_AGENT_STORE="False", MASTER_PORT=port)
     with distributed.ranks(CPU):
@@ -90,10 +97,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two(folder: Path, many_photos: Path) -> list[dict[str, Any]]:
+def pictures(tmp_path_factory: pytest.TempPathFactory, many_photos: Path) -> Path:
+    """One cannot be read: of the 12 crops, the third alone draws it, which is rank 1's."""
+    folder = tmp_path_factory.mktemp("pictures") / "twenty"
+    shutil.copytree(many_photos, folder)
+    (folder / "19.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path, pictures: Path) -> list[dict[str, Any]]:
     """What the two ranks found."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    program = [__file__, str(folder), str(many_photos), *(str(free_port()) for _ in RUNS)]
+    program = [__file__, str(folder), str(pictures), *(str(free_port()) for _ in RUNS)]
     done = subprocess.run(
         [*torchrun, "--nproc-per-node", "2", *program],
         cwd=Path(__file__).parents[2],
@@ -107,10 +123,10 @@ def two(folder: Path, many_photos: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def one(folder: Path, many_photos: Path) -> dict[str, Any]:
+def one(folder: Path, pictures: Path) -> dict[str, Any]:
     """The same trainings in this process alone."""
     return {
-        name: trained(name, many_photos, folder / f"{name}-alone.safetensors")
+        name: trained(name, pictures, folder / f"{name}-alone.safetensors")
         for name in ("distill", "feature-mse")
     }
 
@@ -143,6 +159,7 @@ def test_two_processes_train_like_one(
         assert error <= weights * value.norm(), key
     for checkpoint in (shared, alone):
         assert [point["crops"] for point in checkpoint.training["curve"]] == [12]
+        assert checkpoint.training["unreadable"] == 1
 
 
 @pytest.mark.parametrize("name", ["feature-mse", "distill"])
@@ -153,11 +170,23 @@ def test_the_ranks_end_with_the_same_module(name: str, two: list[dict[str, Any]]
 
 def test_only_rank_0_writes_and_prints(two: list[dict[str, Any]], folder: Path) -> None:
     names = {p.name for p in folder.iterdir() if "alone" not in p.name}
-    assert names == {"0.json", "1.json", "distill-0.safetensors", "feature-mse-0.safetensors"}
+    outs = {f"{name}.safetensors" for name in ("distill-0", "feature-mse-0", "resumed")}
+    assert names == {"0.json", "1.json", *outs}
     for name in ("distill", "feature-mse"):
         assert [rank[name]["code"] for rank in two] == [0, 0]
         assert f"{name}-0.safetensors" in two[0][name]["stdout"]
-        assert two[1][name]["stdout"] == "" and "it/s" not in two[1][name]["stderr"]
+        assert two[0][name]["stderr"].count("left out: cannot read picture") == 1
+        assert two[1][name]["stdout"] == ""
+        assert not any(said in two[1][name]["stderr"] for said in ("it/s", "left out"))
+
+
+def test_a_resumed_training_gives_the_same_bytes(two: list[dict[str, Any]], folder: Path) -> None:
+    """What one rank knows to be unreadable is saved by the other; either stops both."""
+    assert [rank["stopped"]["code"] for rank in two] == [130, 130]
+    assert [len(rank["stopped"]["losses"]) for rank in two] == [2, 2]
+    assert [len(rank["resumed"]["losses"]) for rank in two] == [1, 1]
+    whole, resumed = (folder / f"{n}.safetensors" for n in ("feature-mse-0", "resumed"))
+    assert resumed.read_bytes() == whole.read_bytes()
 
 
 def test_a_batch_that_cannot_be_shared_is_a_usage_error(two: list[dict[str, Any]]) -> None:

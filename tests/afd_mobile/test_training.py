@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afd_mobile import training
+from afd_mobile import checkpoint, training
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.artifacts import sha256
 from afd_mobile.backbones import Backbone, load_backbone
@@ -263,6 +263,18 @@ def test_pictures_of_any_name_have_a_digest(tmp_path: Path) -> None:
     assert len(_pictures_sha256([path])) == 64
 
 
+def test_pictures_that_cannot_be_opened_count_by_their_names(tmp_path: Path) -> None:
+    loop, long, folder = (tmp_path / name for name in ("loop.png", "x" * 300, "folder.png"))
+    loop.symlink_to(loop)
+    folder.mkdir()
+    readable = tmp_path / "a.png"
+    readable.write_bytes(b"x")
+    closed = [loop, long, folder]
+    digests = {_pictures_sha256([readable, *closed[:n]]) for n in range(4)}
+    assert len(digests) == 4
+    assert _pictures_sha256([readable, *closed]) in digests
+
+
 def test_missing_and_corrupt_states_are_input_errors(
     tmp_path: Path, photos: Path, mobilenet: Backbone, finished: Finished
 ) -> None:
@@ -348,20 +360,22 @@ def test_a_broken_picture_is_left_out_said_once_and_recorded(
 def test_a_broken_held_out_picture_is_said_and_the_next_one_taken(
     tmp_path: Path, many_photos: Path, afd_train: AfdTrain
 ) -> None:
-    """Where it is the only one, there is no learning curve."""
+    """It is recorded; where it is the only one, there is no learning curve."""
     images, out = tmp_path / "photos", tmp_path / "afd.safetensors"
     shutil.copytree(many_photos, images)
     (images / "00.png").write_bytes(b"no picture")
     done = afd_train(*options(images, out), "--objective", "feature-mse")
     assert done.code == 0, done.err
     assert done.err.count("left out") == 1 and "00.png" in done.err
-    assert load_checkpoint(out).training["curve"] == []
+    record = load_checkpoint(out).training
+    assert (record["curve"], record["unreadable"]) == ([], 1)
 
 
 def test_what_is_known_to_be_broken_outlives_an_interruption(
     tmp_path: Path, many_photos: Path, mobilenet: Backbone
 ) -> None:
     images = list_images(with_one_broken(tmp_path / "photos", many_photos))
+    images[0].write_bytes(b"no picture")  # held out
     settings = dataclasses.replace(SETTINGS, batch=16)
     state, said = tmp_path / "s", []
     for resume in (False, True):
@@ -375,8 +389,8 @@ def test_what_is_known_to_be_broken_outlives_an_interruption(
         )  # fmt: skip
         said.append([line for step in steps for line in step.said])
         assert [step.saved for step in steps] == ([False, True] if not resume else [False] * 2)
-        assert steps[-1].iteration == (4 if resume else 2)
-    assert [len(lines) for lines in said] == [1, 0]
+        assert (steps[-1].iteration, steps[-1].unreadable) == (4 if resume else 2, 2)
+    assert [len(lines) for lines in said] == [2, 0]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -521,10 +535,35 @@ def test_training_starts_from_another_checkpoint(
 def test_two_identical_trainings_give_the_same_bytes(
     tmp_path: Path, photos: Path, afd_train: AfdTrain
 ) -> None:
-    outs = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
-    for out in outs:
-        assert afd_train(*options(photos, out), *ONE_ADAM_STEP).code == 0
-    assert sha256(outs[0]) == sha256(outs[1])
+    """And `--force` replaces the first one's."""
+    out, digests = tmp_path / "a.safetensors", []
+    for more in ((), ("--force",)):
+        assert afd_train(*options(photos, out), *ONE_ADAM_STEP, *more).code == 0
+        digests.append(sha256(out))
+        if not more:
+            out.write_bytes(b"changed")
+    assert digests[0] == digests[1]
+
+
+def test_what_another_training_made_is_not_replaced(tmp_path: Path, afd_train: AfdTrain) -> None:
+    out, state = tmp_path / "afd.safetensors", tmp_path / "afd.state"
+    asked = options(Path("/none"), out)  # the pictures come later
+    out.write_bytes(b"weights")
+    done = afd_train(*asked)
+    assert done.code == 6
+    assert done.err == (
+        f"afd-train: error: output {out} exists; use --force to replace it, or another --out\n"
+    )
+    out.rename(state)
+    done = afd_train(*asked)
+    assert done.code == 6
+    assert done.err == (
+        f"afd-train: error: {state} is the state of an unfinished training; continue with "
+        "--resume, or use --force to replace it, or another --out\n"
+    )
+    for option in ("--resume", "--force"):
+        assert "no such image folder" in afd_train(*asked, option).err
+    assert state.read_bytes() == b"weights"
 
 
 def test_resuming_with_random_weights_is_one_line(
@@ -569,8 +608,11 @@ def test_a_start_of_another_architecture_is_refused(
     )
     done = afd_train(*options(photos, out), "--init", first)
     assert done.code == 3
-    assert done.err.startswith(f"afd-train: error: --init {first} is another architecture: ")
-    assert len(done.err.splitlines()) == 1
+    assert done.err == (
+        f"afd-train: error: --init {first} is another architecture: architecture paper, not "
+        "mobile; fe_widths (16, 32, 64), not (96,); fde_widths (128, 64, 32), not "
+        "(64, 64, 96); give the --preset, --tap and --drift-input that it was trained with\n"
+    )
     assert list(tmp_path.iterdir()) == [first]
 
 
@@ -635,6 +677,54 @@ def test_an_interrupted_training_is_saved_and_ends_as_if_it_had_gone_on(
     assert afd_train(*options(photos, out), *more, "--resume").code == 0
     assert sha256(out) == sha256(whole)
     assert not state.exists()
+
+
+@pytest.mark.parametrize("when", ["sharpening", "saving", "twice"])
+def test_whenever_a_training_is_interrupted_its_state_is_named(
+    when: str, tmp_path: Path, photos: Path, afd_train: AfdTrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, original = tmp_path / "out.safetensors", training.train
+    state, asked = out.with_suffix(".state"), (*options(photos, out), *ONE_ADAM_STEP)
+
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    def interrupted_twice(*arguments: Any, **named: Any) -> Iterator[training.Progress]:
+        for progress in original(*arguments, **named):
+            interrupt()
+            interrupt()
+            yield progress
+
+    with monkeypatch.context() as patch:
+        match when:
+            case "sharpening":
+                patch.setattr(training, "sharpen_strength", interrupt)
+            case "saving":
+                patch.setattr(checkpoint, "save_checkpoint", interrupt)
+            case _:
+                patch.setattr(training, "train", interrupted_twice)
+        done = afd_train(*asked)
+    assert done.code == 130
+    assert done.err.endswith(
+        f"afd-train: interrupted; a state is saved in {state}; continue with --resume\n"
+    )
+    out.write_bytes(b"an earlier one")
+    assert afd_train(*asked, "--resume").code == 0
+    assert load_checkpoint(out).training["iterations"] == 1
+    assert not state.exists()
+
+
+def test_a_training_that_is_interrupted_before_its_first_state_says_so(
+    tmp_path: Path, photos: Path, afd_train: AfdTrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Iterator[training.Progress]:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        yield from ()
+
+    monkeypatch.setattr(training, "train", interrupted)
+    done = afd_train(*options(photos, tmp_path / "out.safetensors"))
+    assert (done.code, done.err) == (130, "afd-train: interrupted; nothing is half-written\n")
 
 
 @pytest.mark.cuda
