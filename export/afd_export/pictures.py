@@ -47,6 +47,17 @@ class PictureSet:
     unreadable: list[str]
     source: str
 
+    @property
+    def doubt(self) -> str | None:
+        """That int8's ranges rest on few pictures; None where there are enough."""
+        calibrating = len({p.name for p in self.calibration})
+        if calibrating >= _CALIBRATING:
+            return None
+        return (
+            f"int8 is calibrated with {calibrating} pictures; {_CALIBRATING} are recommended: give "
+            f"{_VERIFIED + _CALIBRATING} or more with --images, of which {_VERIFIED} verify"
+        )
+
 
 def load_pictures(folder: Path | None, size: int) -> PictureSet:
     """24 pictures for verification, each clean and at the paper's five QFs; others to calibrate.

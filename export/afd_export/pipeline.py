@@ -108,7 +108,7 @@ def export(request: ExportRequest, progress: Progress, notice: Notice) -> Export
 
     Args:
         progress: called after every stage.
-        notice: called with what a person must know: random weights, unreadable pictures.
+        notice: called with what a person must know: random weights, unreadable or few pictures.
 
     Raises:
         AfdError: see `afd_mobile.errors`; nothing is published then.
@@ -123,6 +123,8 @@ def export(request: ExportRequest, progress: Progress, notice: Notice) -> Export
         pictures = load_pictures(request.images, source.backbone.input_size)
         for line in (*source.notices, *pictures.unreadable):
             notice(line)
+        if Precision.INT8 in recipes and pictures.doubt:
+            notice(pictures.doubt)
         try:
             manifest, failed = _run_passes(
                 request, source, labels, recipes, pictures, work, progress, notice

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from afd_export import pipeline
 from afd_export.pictures import (
     CONDITIONS,
     Picture,
@@ -17,8 +18,9 @@ from afd_export.pictures import (
     scikit_image_crops,
     surest,
 )
-from afd_mobile.artifacts import InputRange
-from afd_mobile.errors import InputError
+from afd_export.pipeline import ExportRequest
+from afd_mobile.artifacts import InputRange, Precision
+from afd_mobile.errors import InputError, ParityError
 from tests.afd_export.conftest import write_pictures
 
 SIZE = 64
@@ -84,6 +86,45 @@ def test_a_small_folder_calibrates_on_what_it_verifies(tmp_path: Path, count: in
 
 
 RGB = np.zeros((8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("distinct", "doubt"),
+    [
+        (
+            95,
+            "int8 is calibrated with 95 pictures; 96 are recommended: give 120 or more with "
+            "--images, of which 24 verify",
+        ),
+        (96, None),
+    ],
+)
+def test_few_pictures_to_calibrate_with_are_a_doubt(distinct: int, doubt: str | None) -> None:
+    """A picture that comes again, in another condition, is no other."""
+    calibration = [Picture(str(i), q, RGB) for i in range(distinct) for q in (None, 7)]
+    assert PictureSet([], calibration, [], "mine").doubt == doubt
+
+
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8])
+def test_int8_alone_is_said_to_be_calibrated_with_few(
+    make_request: Callable[..., ExportRequest],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: Precision,
+) -> None:
+    def stop(*_: object) -> None:
+        raise ParityError("far enough")
+
+    monkeypatch.setattr(pipeline, "_run_passes", stop)
+    notices: list[str] = []
+    with pytest.raises(ParityError, match="far enough"):
+        pipeline.export(make_request(precisions=(precision,)), lambda _: None, notices.append)
+    found = [line for line in notices if "calibrated with 2 pictures" in line]
+    assert len(found) == (precision is Precision.INT8)
+
+
+def test_what_is_built_in_is_enough_to_try_and_not_to_ship() -> None:
+    doubt = load_pictures(None, SIZE).doubt
+    assert doubt is not None and "calibrated with 28 pictures; 96 are recommended" in doubt
 
 
 def crops_and_margins(
