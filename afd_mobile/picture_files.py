@@ -1,4 +1,4 @@
-"""Picture files: found in folders, and decoded as a photo app shows them."""
+"""Picture files: found in folders, and read as a photo app shows them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from afd_mobile.decoding import decode
 from afd_mobile.degrade import RGB
 from afd_mobile.errors import InputError
 
-_HEIC = {".heic", ".heif"}
-SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".avif", ".tif", ".tiff", *_HEIC}
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".avif", ".tif", ".tiff"),
+    *(".heic", ".heif"),
+}
+# What they stand for, by Pillow's names. Others start what nobody asked for: EPS Ghostscript.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "AVIF", "TIFF")
+# Brands in the first box of an ISO file; an AVIF calls itself mif1, too.
+_AVIF = {b"avif", b"avis"}
+_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 # What is decoded at most. Phones' JPEGs of 108 and 200 million pixels are decoded at 1/2 or less.
 MAX_PIXELS = 100_000_000
 _JPEG_SCALES = (1, 2, 4, 8)
-# EXIF's orientation -> what turns the picture upright.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# Folders that link to each other hold every picture on more paths than can be listed.
+_MAX_LINKS = 8
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -37,13 +37,9 @@ def list_images(folder: Path) -> list[Path]:
     What begins with a dot is no picture: macOS leaves a `._x.jpg` beside every `x.jpg`.
 
     Raises:
-        InputError: no such folder, one that cannot be listed, or none in it.
+        InputError: no such folder, one that cannot be listed, none in it, or links without end.
     """
-    if folder.is_file():
-        raise InputError(f"{folder} is a file; give the folder that it lies in")
-    if not folder.is_dir():
-        raise InputError(f"no such image folder: {folder}")
-    paths = sorted(_pictures_below(folder, ()))
+    paths = sorted(_pictures_below(folder))
     if not paths:
         raise InputError(f"no pictures ({' '.join(sorted(SUFFIXES))}) in {folder}")
     return paths
@@ -56,61 +52,97 @@ def evenly(paths: list[Path], count: int) -> list[Path]:
     return [paths[i * len(paths) // count] for i in range(count)]
 
 
-def _pictures_below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-    """`above`: device and inode of the folders on the way, into which a link may lead back."""
-    try:
-        status = folder.stat()
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
+def _pictures_below(top: Path) -> Iterator[Path]:
+    # With each folder: device and inode of those above, into which a link may lead back, and how
+    # many links lead to it.
+    waiting: list[tuple[Path, frozenset[tuple[int, int]], int]] = [(top, frozenset(), 0)]
+    while waiting:
+        folder, above, links = waiting.pop()
+        if links > _MAX_LINKS:
+            raise InputError(
+                f"{folder} lies behind more than {_MAX_LINKS} links; give the folder they lead to"
+            )
+        try:
+            status = folder.stat()
+            entries = list(os.scandir(folder))
+        except FileNotFoundError as error:
+            raise InputError(f"no such image folder: {folder}") from error
+        except NotADirectoryError as error:
+            raise InputError(f"{folder} is a file; give the folder that it lies in") from error
+        except OSError as error:
+            raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
+        here = (status.st_dev, status.st_ino)
+        if here in above:
             continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            kind = _kind(entry)
+            if kind == "folder":
+                below = (folder / entry.name, above | {here}, links + entry.is_symlink())
+                waiting.append(below)
+            elif kind != "other" and Path(entry.name).suffix.lower() in SUFFIXES:
+                yield folder / entry.name
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """A link that leads nowhere, or where nobody may look, is "lost"; its reading tells."""
+    try:
         if entry.is_dir():
-            yield from _pictures_below(folder / entry.name, (*above, here))
-        elif Path(entry.name).suffix.lower() in SUFFIXES and _is_file_or_lost(entry):
-            yield folder / entry.name
-
-
-def _is_file_or_lost(entry: os.DirEntry[str]) -> bool:
-    """A link that leads nowhere is listed, so that its reading tells."""
-    return entry.is_file() or (entry.is_symlink() and not Path(entry).exists())
+            return "folder"
+        if entry.is_file():
+            return "file"
+        entry.stat()
+    except OSError:
+        return "lost"
+    return "other"
 
 
 def read_image(path: Path) -> RGB:
     """Decodes one picture as RGB, (H, W, 3): upright, and what is transparent white.
 
-    Of 16-bit greys the highest value is white. A JPEG of more than MAX_PIXELS is decoded at a half,
-    a quarter or an eighth of its size.
+    Which decoder reads it, its content decides, not its suffix. A JPEG of more than MAX_PIXELS is
+    decoded at a half, a quarter or an eighth of its size. MAX_PIXELS take 0.8 GB as PNG, 1.2 GB if
+    turned, and 1.6 GB as WebP.
+
+    Of 16 bits the highest value is white. Where none exceeds 12 bits, the picture is refused. What
+    cannot be known: 14 bits in 16, read as a quarter as bright; colours of 8 bits in 16 beside an
+    alpha of 16, read as black; two 16-bit colours that differ in the lower 8 bits alone, of which
+    PNG names one transparent: both are read as white.
 
     Raises:
         InputError: it cannot be decoded, is too large, or does not say which value is white.
     """
-    if path.suffix.lower() in _HEIC:
-        _enable_heic(path)
     try:
-        with _own_limit(), Image.open(path) as image:
+        with (
+            _own_limit(),
+            path.open("rb") as file,
+            Image.open(file, formats=_formats(file)) as image,
+        ):
             _fit_limit(image)
-            image.load()
-            return np.asarray(_rgb(_upright(image)))
+            return decode(image)
     except UnidentifiedImageError as error:
-        raise InputError(f"cannot read picture {path}: its content is no picture") from error
+        raise InputError(
+            f"cannot read picture {path}: its content is no {', '.join(_FORMATS)} or HEIC"
+        ) from error
     except Exception as error:  # decoders raise whatever a broken file makes them stumble over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"cannot read picture {path}: {reason}") from error
 
 
-def _enable_heic(path: Path) -> None:
+def _formats(file: BinaryIO) -> tuple[str, ...]:
+    start = file.read(256)
+    # An ISO file's first box: its size, "ftyp", the main brand, a version, the other brands.
+    size = int.from_bytes(start[:4], "big")
+    brands = {start[i : i + 4] for i in range(8, min(size, len(start)), 4)}
+    if start[4:8] != b"ftyp" or brands & _AVIF or not brands & _HEIF:
+        return _FORMATS
     try:
         import pillow_heif
     except ImportError as error:
-        raise InputError(
-            f"cannot read picture {path}: HEIC needs pillow-heif: pip install 'afd-mobile[heic]'"
-        ) from error
+        raise ValueError("HEIC needs pillow-heif: pip install 'afd-mobile[heic]'") from error
     pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 @contextmanager
@@ -138,34 +170,3 @@ def _fit_limit(image: Image.Image) -> None:
         raise ValueError(
             f"{w} x {h} pixels are more than {MAX_PIXELS // 10**6} million; scale it down"
         )
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF: every app shows such a picture as it lies
-        turn = None
-    return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        image = _eight_bits(image)
-    if image.mode in ("I", "F"):
-        raise ValueError("its 32-bit values do not say which is white; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey -> 8 bits. As bright as 8 bits 255 is 65535, whatever the camera's own depth."""
-    values = np.asarray(image).astype(np.uint32)
-    if 0 < values.max() < 4096:
-        raise ValueError(
-            f"no value exceeds {values.max()} of 65535: 12 bits or fewer, stored in 16; "
-            "scale them to 65535, or save it with 8 bits"
-        )
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))

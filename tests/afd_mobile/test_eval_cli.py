@@ -267,7 +267,7 @@ def test_unreadable_pictures_are_reported_and_left_out(
     assert outcome.code == 0, outcome.err
     broken = [f"{CLASSES[0]}/empty.png", f"{CLASSES[0]}/text.jpg"]
     for name in ("empty.png", "text.jpg"):
-        said = f"note: left out: cannot read picture {place / name}: its content is no picture"
+        said = f"note: left out: cannot read picture {place / name}: its content is no JPEG, PNG,"
         assert said in outcome.err
     report = read(out / "a.json")
     assert (report["pictures"], report["unreadable"]) == (1, broken)
@@ -276,7 +276,7 @@ def test_unreadable_pictures_are_reported_and_left_out(
     assert outcome.code == 3
     assert outcome.error == (
         f"none of the 2 pictures can be read; first: cannot read picture {place / 'empty.png'}: "
-        "its content is no picture"
+        "its content is no JPEG, PNG, WEBP, BMP, AVIF, TIFF or HEIC"
     )
     assert not (out / "b.json").exists()
 
@@ -518,8 +518,8 @@ def test_drift_says_why_none_of_the_drawn_pictures_can_be_read(
     assert outcome.code == 3
     notes = [line for line in outcome.err.split("\n") if line.startswith("note: ")]
     assert notes == [
-        *(f"note: left out: cannot read picture {path}: its content is no picture"
-          for path in paths[:10:2]),
+        *(f"note: left out: cannot read picture {path}: its content is no JPEG, PNG, WEBP, BMP, "
+          "AVIF, TIFF or HEIC" for path in paths[:10:2]),
         "note: left out: 1 more",
     ]  # fmt: skip
     assert outcome.err.endswith(

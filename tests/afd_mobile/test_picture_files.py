@@ -1,26 +1,26 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import struct
 import sys
 import tempfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from afd_mobile import picture_files
+from afd_mobile.degrade import RGB
 from afd_mobile.errors import InputError
 from afd_mobile.picture_files import list_images, read_image
-
-RGB = NDArray[np.uint8]
-
 
 # --- listing ------------------------------------------------------------------------------------
 
@@ -30,6 +30,18 @@ def touch(folder: Path, *names: str) -> list[Path]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return sorted(folder / name for name in names)
+
+
+@contextmanager
+def closed_to_this_user(folder: Path) -> Iterator[None]:
+    folder.chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)  # root may list everything
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
 
 
 def test_pictures_are_listed_recursively_and_sorted(tmp_path: Path) -> None:
@@ -85,6 +97,49 @@ def test_what_is_no_file_is_left_out(tmp_path: Path) -> None:
     assert list_images(tmp_path) == [picture]
 
 
+def test_links_that_cannot_be_followed_are_lost(tmp_path: Path) -> None:
+    """Not only those to nowhere: into themselves, and to names that no file can have."""
+    (tmp_path / "itself.jpg").symlink_to(tmp_path / "itself.jpg")
+    (tmp_path / "long.jpg").symlink_to("x" * 300)
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    listed = [tmp_path / "itself.jpg", tmp_path / "long.jpg"]
+    assert list_images(tmp_path) == listed
+    for path in listed:
+        with pytest.raises(InputError, match=f"cannot read picture {path}: "):
+            read_image(path)
+    for name, reason in (("itself", "Too many levels"), ("x" * 300, "File name too long")):
+        with pytest.raises(InputError, match=f"{name} cannot be listed: {reason}"):
+            list_images(tmp_path / name)
+
+
+def test_links_into_a_closed_folder_are_lost() -> None:
+    with tempfile.TemporaryDirectory() as name:  # tmp_path lies in a folder closed to others
+        folder, closed = Path(name), Path(name, ".closed")
+        touch(closed, "x.jpg")
+        (folder / "one.jpg").symlink_to(closed / "x.jpg")
+        folder.chmod(0o755)
+        with closed_to_this_user(closed):
+            assert list_images(folder) == [folder / "one.jpg"]
+            with pytest.raises(InputError, match=r"one\.jpg: .*Permission denied"):
+                read_image(folder / "one.jpg")
+            with pytest.raises(InputError, match="cannot be listed: Permission denied"):
+                list_images(closed / "below")
+
+
+def test_folders_that_link_to_each_other_end_in_one_line(tmp_path: Path) -> None:
+    """Each holds two links to the next: the last is on a million paths."""
+    folders = [tmp_path / f"{i:02d}" for i in range(21)]
+    for folder in folders:
+        folder.mkdir()
+    touch(folders[-1], "x.jpg")
+    for folder, following in itertools.pairwise(folders):
+        (folder / "a").symlink_to(following)
+        (folder / "b").symlink_to(following)
+    with pytest.raises(InputError, match="lies behind more than 8 links; give the folder they"):
+        list_images(folders[0])
+    assert len(list_images(folders[-9])) == 2**8
+
+
 def test_no_folder_and_no_pictures_are_input_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such image folder"):
         list_images(tmp_path / "none")
@@ -100,239 +155,96 @@ def test_a_folder_that_may_not_be_listed_says_so() -> None:
         folder = Path(name)
         touch(folder, "closed/x.jpg")
         folder.chmod(0o755)
-        (folder / "closed").chmod(0)
-        user = os.geteuid()
-        os.seteuid(user or 65534)  # root may list everything
-        try:
-            with pytest.raises(InputError, match="closed cannot be listed: Permission denied"):
-                list_images(folder)
-        finally:
-            os.seteuid(user)
-            (folder / "closed").chmod(0o755)
+        with (
+            closed_to_this_user(folder / "closed"),
+            pytest.raises(InputError, match="closed cannot be listed: Permission denied"),
+        ):
+            list_images(folder)
 
 
-# --- orientation --------------------------------------------------------------------------------
-
-# EXIF 2.32, 4.6.4, tag 274: what the stored picture's first row and column show -> how numpy
-# turns the upright picture into the stored one.
-STORED: dict[int, Any] = {
-    1: lambda up: up,
-    2: lambda up: up[:, ::-1],
-    3: lambda up: up[::-1, ::-1],
-    4: lambda up: up[::-1],
-    5: lambda up: up.swapaxes(0, 1),
-    6: lambda up: up.swapaxes(0, 1)[::-1],
-    7: lambda up: up.swapaxes(0, 1)[::-1, ::-1],
-    8: lambda up: up.swapaxes(0, 1)[:, ::-1],
-}
+# --- content ------------------------------------------------------------------------------------
 
 
-def quadrants(height: int = 48, width: int = 80) -> RGB:
-    """Four colours, no two alike, so that every turn and mirror image shows."""
-    image = np.zeros((height, width, 3), np.uint8)
-    image[: height // 2, : width // 2] = (250, 20, 20)
-    image[: height // 2, width // 2 :] = (20, 250, 20)
-    image[height // 2 :, : width // 2] = (20, 20, 250)
-    image[height // 2 :, width // 2 :] = (250, 250, 20)
-    return image
+def heic(path: Path) -> None:
+    """Without registering HEIC with Pillow, as a reader of pictures finds it."""
+    pillow_heif.from_pillow(Image.new("RGB", (64, 64), (200, 100, 50))).save(path)
 
 
-def stored_with(orientation: int, image: RGB) -> tuple[Image.Image, Image.Exif]:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return Image.fromarray(np.ascontiguousarray(STORED[orientation](image))), exif
+@pytest.fixture
+def unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this process had read no HEIC yet."""
+    monkeypatch.setattr(Image, "OPEN", {k: v for k, v in Image.OPEN.items() if k != "HEIF"})
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "avif", "tiff", "heic"])
-@pytest.mark.parametrize("orientation", STORED)
-def test_every_orientation_is_turned_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
-    upright = quadrants()
-    stored, exif = stored_with(orientation, upright)
-    if suffix == "heic":
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    path = tmp_path / f"x.{suffix}"
-    stored.save(path, exif=exif.tobytes(), quality=95)  # of HEIC, pillow-heif takes bytes only
-    image = read_image(path).astype(int)
-    assert image.shape == upright.shape
-    # Away from the borders, where lossy formats blur colours.
-    for top in (12, 36):
-        for left in (20, 60):
-            assert np.abs(image[top, left] - upright[top, left]).max() < 30
+@pytest.mark.usefixtures("unregistered")
+@pytest.mark.parametrize("name", ["x.heic", "x.jpg"])
+def test_heic_is_known_by_its_content(tmp_path: Path, name: str) -> None:
+    heic(tmp_path / name)
+    image = read_image(tmp_path / name)
+    assert np.abs(image.astype(int) - (200, 100, 50)).max() < 8
 
 
-def test_a_phones_jpeg_with_a_second_picture_is_upright(tmp_path: Path) -> None:
-    """Multi-picture format: what phones write beside a depth map or a preview."""
-    upright = quadrants()
-    stored, exif = stored_with(6, upright)
-    path = tmp_path / "x.jpg"
-    stored.save(path, "MPO", save_all=True, append_images=[stored], exif=exif, quality=95)
-    with Image.open(path) as image:
-        assert image.format == "MPO"
-    assert np.abs(read_image(path).astype(int) - upright).mean() < 8
-
-
-@pytest.mark.parametrize(
-    "exif",
-    [b"", b"rubbish", b"MM\0*\0\0\xff\xff", b"II*\0\x08\0\0\0\xff\xff"],
-    ids=["empty", "no TIFF", "offset beyond its end", "cut off"],
-)  # fmt: skip
-def test_broken_exif_leaves_a_picture_as_it_lies(tmp_path: Path, exif: bytes) -> None:
-    path = tmp_path / "x.jpg"
-    Image.fromarray(quadrants()).save(path, exif=b"Exif\0\0" + exif, quality=95)
-    assert np.abs(read_image(path).astype(int) - quadrants()).mean() < 8
-
-
-@pytest.mark.parametrize("value", [0, 9, 255, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(tmp_path: Path, value: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = value
-    path = tmp_path / "x.jpg"
-    Image.fromarray(quadrants()).save(path, exif=exif, quality=95)
-    assert read_image(path).shape == (48, 80, 3)
-
-
-# --- modes and depths ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("mode", "name", "error"),
-    [
-        ("1", "x.png", 128),
-        ("L", "x.png", 0),
-        ("L", "x.jpg", 3),
-        ("P", "x.png", 40),
-        ("RGB", "x.png", 0),
-        ("RGB", "x.bmp", 0),
-        ("RGBA", "x.png", 0),
-        ("RGBA", "x.webp", 3),
-        ("RGBX", "x.tiff", 0),
-        ("LA", "x.png", 0),
-        ("CMYK", "x.jpg", 3),
-        ("CMYK", "x.tiff", 1),
-        ("YCbCr", "x.jpg", 3),
-        ("YCbCr", "x.tiff", 3),
-    ],
-)
-def test_every_mode_is_read_as_rgb(
-    tmp_path: Path, photograph: RGB, mode: str, name: str, error: float
-) -> None:
-    """`error`: the largest mean difference, of what mode and format lose."""
-    path = tmp_path / name
-    picture = Image.fromarray(photograph[:40, :60])
-    options: dict[str, Any] = {} if name.endswith("png") else {"quality": 95}
-    picture.convert(mode).save(path, **options)
-    image = read_image(path)
-    grey = mode in ("1", "L", "LA")
-    expected = np.asarray(picture.convert("L").convert("RGB") if grey else picture)
-    assert image.shape == (40, 60, 3) and image.dtype == np.uint8
-    assert np.abs(image.astype(int) - expected).mean() <= error
-
-
-def grey_ramp() -> RGB:
-    return np.tile(np.arange(256, dtype=np.uint8), (4, 1))
-
-
-@pytest.mark.parametrize(
-    ("mode", "name"),
-    [("I;16", "x.png"), ("I;16", "x.tiff"), ("I;16B", "x.tiff")],
-)
-def test_16_bits_of_grey_are_as_8(tmp_path: Path, mode: str, name: str) -> None:
-    """Pillow's own conversion cuts at 255, and makes all of it white."""
-    values = grey_ramp().astype(np.uint16) * 257
-    content = values.astype(">u2" if mode == "I;16B" else "<u2").tobytes()
-    path = tmp_path / name
-    Image.frombytes(mode, (256, 4), content).save(path)
-    with Image.open(path) as image:
-        assert image.mode.startswith("I;16")
-    assert np.array_equal(read_image(path), np.stack([grey_ramp()] * 3, axis=-1))
-
-
-def test_16_bits_of_colour_are_as_8(tmp_path: Path) -> None:
-    values = np.stack([grey_ramp(), grey_ramp()[:, ::-1], grey_ramp() // 2], axis=-1)
-    path = tmp_path / "x.png"
-    path.write_bytes(png16(values.astype(">u2") * 257))
-    assert np.array_equal(read_image(path), values)
-
-
-def png16(values: NDArray[Any]) -> bytes:
-    """(H, W, 3) of 16 bits as PNG, which Pillow reads and does not write."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
-
-    h, w, _ = values.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", w, h, 16, 2, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def test_12_bits_in_16_are_refused(tmp_path: Path) -> None:
-    """As 16 bits they are black, and nothing in the file says that they are 12."""
-    path = tmp_path / "x.png"
-    values = grey_ramp().astype("<u2") * 16
-    Image.frombytes("I;16", (256, 4), values.tobytes()).save(path)
-    with pytest.raises(InputError, match=r"x\.png: no value exceeds 4080 of 65535: 12 bits"):
-        read_image(path)
-
-
-def test_16_bits_may_be_black(tmp_path: Path) -> None:
-    path = tmp_path / "x.png"
-    Image.frombytes("I;16", (8, 8), bytes(128)).save(path)
-    assert read_image(path).max() == 0
-
-
-@pytest.mark.parametrize(("mode", "kind"), [("I", np.int32), ("F", np.float32)])
-def test_32_bits_are_refused_by_name(tmp_path: Path, mode: str, kind: type) -> None:
-    path = tmp_path / "x.tiff"
-    Image.frombytes(mode, (256, 4), grey_ramp().astype(kind).tobytes()).save(path)
-    with pytest.raises(InputError, match=r"x\.tiff: its 32-bit values do not say which is white"):
-        read_image(path)
-
-
-def transparent(mode: str) -> Image.Image:
-    """Left half clear over a hidden blue (of greys: black), middle half clear, right half solid."""
-    rgba = np.zeros((4, 6, 4), np.uint8)
-    rgba[..., 2] = 200 if mode == "RGBA" else 0
-    rgba[:, 2:4, 3], rgba[:, 4:, 3] = 128, 255
-    return Image.fromarray(rgba).convert(mode)
-
-
-@pytest.mark.parametrize(("mode", "suffix"), [("RGBA", "png"), ("RGBA", "webp"), ("LA", "png")])
-def test_what_is_transparent_is_white(tmp_path: Path, mode: str, suffix: str) -> None:
-    path = tmp_path / f"x.{suffix}"
-    options: dict[str, Any] = {"lossless": True, "exact": True} if suffix == "webp" else {}
-    transparent(mode).save(path, **options)
-    image = read_image(path)
-    blue = 200 if mode == "RGBA" else 0
-    assert (image[:, :2] == 255).all()
-    assert np.abs(image[:, 2:4].astype(int) - (127, 127, 127 + blue // 2)).max() <= 1
-    assert (image[:, 4:] == (0, 0, blue)).all()
-
-
-@pytest.mark.parametrize("mode", ["P", "L"])
-def test_a_transparent_colour_is_white(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / "x.png"
-    image = Image.new(mode, (4, 2), 7)
-    if mode == "P":
-        image.putpalette([10, 20, 30] * 256)
-    image.putpixel((3, 0), 8)
-    image.save(path, transparency=7)
-    read = read_image(path)
-    assert (read[:, :3] == 255).all()
-    assert tuple(read[0, 3]) == ((10, 20, 30) if mode == "P" else (8, 8, 8))
-
-
+@pytest.mark.parametrize("name", ["IMG_0001.HEIC", "x.jpg"])
 def test_heic_without_its_library_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    heic(tmp_path / name)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    (path,) = touch(tmp_path, "IMG_0001.HEIC")
-    expected = r"IMG_0001\.HEIC: HEIC needs pillow-heif: pip install 'afd-mobile\[heic\]'"
-    with pytest.raises(InputError, match=expected):
+    expected = f"{name}: HEIC needs pillow-heif: pip install 'afd-mobile[heic]'"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "AVIF"])
+def test_what_only_looks_like_heic_needs_no_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Phones name JPEGs so; an AVIF's brands say mif1, as a HEIC's do."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Image.new("RGB", (8, 8), (200, 100, 50)).save(tmp_path / "x.heic", kind)
+    if kind == "AVIF":
+        assert b"mif1" in (tmp_path / "x.heic").read_bytes()[:64]
+    assert read_image(tmp_path / "x.heic").shape == (8, 8, 3)
+
+
+def saved(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        saved("EPS"),
+        saved("PDF"),
+        saved("GIF"),
+        b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 8, 8, 8, 3) + bytes(300),
+        b"".join(
+            line.ljust(80).encode()
+            for line in (
+                "SIMPLE  = T",
+                "BITPIX  = 8",
+                "NAXIS   = 2",
+                "NAXIS1  = 8",
+                "NAXIS2  = 8",
+                "END",
+            )
+        ).ljust(2880)
+        + bytes(2880),
+        struct.pack(">I", 24) + b"ftypisom" + bytes(4) + b"isommp42" + bytes(99),
+    ],
+    ids=["EPS", "PDF", "GIF", "PSD", "FITS", "MP4"],
+)
+def test_what_no_suffix_stands_for_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Pillow would start Ghostscript for EPS."""
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    expected = (
+        f"cannot read picture {path}: its content is no JPEG, PNG, WEBP, BMP, AVIF, TIFF or HEIC"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
         read_image(path)
 
 
