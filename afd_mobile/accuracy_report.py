@@ -9,7 +9,7 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-from afd_mobile.accuracy import RESAMPLES, SEED, Accuracy
+from afd_mobile.accuracy import MIN_CHANGED, RESAMPLES, SEED, Accuracy
 from afd_mobile.artifacts import read_versioned, versions_of
 from afd_mobile.degrade import CLEAN
 from afd_mobile.errors import InputError
@@ -17,6 +17,8 @@ from afd_mobile.terminal import in_markdown, printable
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("afd-mobile", "torch", "ai-edge-litert", "onnxruntime", "numpy", "pillow")
+
+_TOO_FEW = f"too few: compression changes fewer than {MIN_CHANGED} pictures"
 
 Report = dict[str, Any]
 Row = dict[str, Any]  # a ConditionAccuracy as JSON
@@ -89,18 +91,21 @@ def _check(report: Report) -> None:
     for where, holder in [("", report), *((f"conditions[{n}].", r) for n, r in enumerate(rows))]:
         if holder.get("recovered_share", ...) is not None:
             # At most all pictures are gained where one was lost.
-            _check_estimate(holder, "recovered_share", where, -pictures, pictures, encloses=False)
+            _check_estimate(holder, "recovered_share", where, -pictures, pictures, is_ratio=True)
 
 
 def _check_estimate(
-    holder: Row, key: str, where: str, least: int, most: int, *, encloses: bool = True
+    holder: Row, key: str, where: str, least: int, most: int, *, is_ratio: bool = False
 ) -> None:
-    """Args: `encloses`: not of ratios, whose resamples may lack the denominator."""
+    """Args: `is_ratio`: resamples may lack its denominator, and few pictures give no interval."""
     estimate = _typed(holder, key, dict, where)
+    if is_ratio and (estimate.get("low", 0), estimate.get("high", 0)) == (None, None):
+        value = _typed(estimate, "value", (int, float), f"{where}{key}.")
+        estimate = {"value": value, "low": value, "high": value}
     value, low, high = (
         _typed(estimate, part, (int, float), f"{where}{key}.") for part in ("value", "low", "high")
     )
-    ordered = low <= value <= high if encloses else low <= high
+    ordered = low <= high if is_ratio else low <= value <= high
     if not (ordered and all(least <= figure <= most for figure in (value, low, high))):
         raise ValueError(
             f"{where}{key} is {value} [{low}, {high}], expected {least} to {most} and "
@@ -124,7 +129,13 @@ def text_table(report: Report) -> list[str]:
     lines.append(f"in %, brackets: 95 % intervals; {report['pictures']} pictures")
     if report["recovered_share"]:
         lines[-1] += f"; recovered share on average {_with_interval(report['recovered_share'])}"
-    return lines
+    return [*lines, *_too_few(report)]
+
+
+def _too_few(report: Report) -> list[str]:
+    """What `too few` means, where it is said."""
+    shares = [row["recovered_share"] for row in report["conditions"]]
+    return [_TOO_FEW] if any(share and share["low"] is None for share in shares) else []
 
 
 def _aligned(rows: Sequence[Row], columns: dict[str, str]) -> list[str]:
@@ -173,6 +184,7 @@ def markdown_table(reports: Sequence[Report]) -> str:
             )
             + "\n\nIn %; brackets: 95 % intervals."
             + (f" Recovered share on average: {_with_interval(mean)}." if mean else "")
+            + "".join(f" {line.capitalize()}." for line in _too_few(report))
         )
     return "\n\n".join(blocks) + "\n"
 
@@ -227,7 +239,8 @@ def draw(reports: Sequence[Report]) -> bytes:
     for unused in list(panels):
         unused.set_axis_off()
     figure.axes[0].set_ylabel("top-1 in %")
-    figure.axes[0].legend()
+    # Outside: no place inside is free of points in every panel.
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return png(figure)
 
 
@@ -239,8 +252,11 @@ def _percent(estimate: dict[str, float]) -> str:
     return f"{100 * estimate['value']:.1f}"
 
 
-def _with_interval(estimate: dict[str, float] | None, sign: str = "", width: int = 0) -> str:
+def _with_interval(estimate: dict[str, Any] | None, sign: str = "", width: int = 0) -> str:
     if estimate is None:
         return ""
-    value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
-    return f"{value:{sign}{width}.1f} [{low:.1f}, {high:.1f}]"
+    value = f"{100 * estimate['value']:{sign}{width}.1f}"
+    low, high = estimate["low"], estimate["high"]
+    if low is None or high is None:
+        return f"{value} [too few]"
+    return f"{value} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -150,7 +150,8 @@ def interval(statistic: Callable[..., Any], *tables: Hits) -> tuple[float, float
 
 
 def bounds(estimate: Estimate | None) -> tuple[float, float]:
-    assert estimate is not None and estimate.low <= estimate.value <= estimate.high
+    assert estimate is not None and estimate.low is not None and estimate.high is not None
+    assert estimate.low <= estimate.value <= estimate.high
     return estimate.low, estimate.high
 
 
@@ -209,10 +210,27 @@ def test_where_all_pictures_are_alike_the_interval_is_a_point() -> None:
     accuracy = accuracy_of(outcomes_of([[1, 1]], [[1, 0]]), [CLEAN, QF7])  # one picture
     for row in accuracy.conditions:
         assert bounds(row.top1) == (1, 1)
-    assert bounds(accuracy.conditions[1].recovered_share) == (1, 1)
 
 
 def test_resamples_in_which_nothing_is_lost_do_not_count() -> None:
-    # Compression costs one picture of five, which a third of the resamples do not hold.
-    accuracy = accuracy_of(outcomes_of(columns(5, 5, 4), columns(5, 5, 4)), [CLEAN, QF7])
+    # Compression costs ten pictures and brings nine; in half the resamples it costs nothing.
+    hits = columns(30, 15, 30)
+    hits[:, 1] = (np.arange(30) >= 10) & (np.arange(30) < 24)
+    accuracy = accuracy_of(outcomes_of(hits, hits), [CLEAN, QF7])
     assert bounds(accuracy.conditions[1].recovered_share) == (0, 0)
+
+
+def test_a_share_of_few_pictures_has_no_interval() -> None:
+    """QF 25 changes ten, QF 7 nine: five from right to wrong and four the other way."""
+    clean = np.arange(40) < 25
+    after = [(np.arange(40) >= lost) & (np.arange(40) < 25 + won) for lost, won in ((7, 3), (5, 4))]
+    plain = np.stack([clean, *after], axis=1)
+    corrected = np.stack([clean] * 3, axis=1)
+    accuracy = accuracy_of(outcomes_of(corrected, plain), [CLEAN, QF25, QF7])
+    _, ten, nine = accuracy.conditions
+    assert bounds(ten.recovered_share) == (1, 1)
+    assert nine.recovered_share == Estimate(1.0, None, None)
+    assert accuracy.recovered_share == Estimate(1.0, None, None)
+    assert accuracy_of(
+        outcomes_of(corrected[:, :2], plain[:, :2]), [CLEAN, QF25]
+    ).recovered_share == Estimate(1.0, 1.0, 1.0)

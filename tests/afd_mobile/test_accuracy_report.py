@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
+from afd_mobile import plotting
 from afd_mobile.accuracy import accuracy_of
 from afd_mobile.accuracy_report import (
     Report,
@@ -121,6 +123,9 @@ def estimate(value: Any, low: Any = 0.0, high: Any = 1.0) -> dict[str, Any]:
         ("recovered_share", estimate(51, 0, 60), "conditions[1].recovered_share is 51 [0, 60]"),
         ("recovered_share", estimate("x"), "conditions[1].recovered_share.value is 'x'"),
         ("recovered_share", estimate(0.5, 1, 0), "recovered_share is 0.5 [1, 0]"),
+        ("recovered_share", estimate(51, None, None), "recovered_share is 51 [51, 51]"),
+        ("recovered_share", estimate(0.5, None), "conditions[1].recovered_share.low is None"),
+        ("top1", estimate(0.5, None, None), "conditions[1].top1.low is None"),
         ("condition", 5, "conditions[1].condition is 5"),
         ("pictures", "-5\n| <b>", r"pictures is '-5\n| <b>'"),
         ("pictures", 0, "pictures is 0"),
@@ -196,6 +201,23 @@ def test_nothing_is_said_of_a_share_that_does_not_exist() -> None:
     assert "Recovered" not in markdown_table([report])
 
 
+def test_a_share_of_too_few_pictures_says_so(tmp_path: Path) -> None:
+    report = make_report()
+    few = {"value": 1.0, "low": None, "high": None}
+    report["conditions"][2]["recovered_share"] = report["recovered_share"] = few
+    path = tmp_path / "r.json"
+    path.write_bytes(to_json(report))
+    assert read_report(path) == report
+    why = "oo few: compression changes fewer than 10 pictures"
+    *_, mean, last = text = text_table(report)
+    assert last == f"t{why}" and mean.endswith("; recovered share on average 100.0 [too few]")
+    assert len([line for line in text if line.endswith(" 100.0 [too few]")]) == 2
+    markdown = markdown_table([report])
+    assert " 100.0 [too few] |" in markdown
+    assert markdown.endswith(f" Recovered share on average: 100.0 [too few]. T{why}.\n")
+    assert why not in "".join(text_table(make_report())) + markdown_table([make_report()])
+
+
 # --- Markdown and picture ------------------------------------------------------------------------
 
 
@@ -239,6 +261,21 @@ def test_the_plot_shows_the_figures(report: Report, key: str, part: str) -> None
     changed = copy.deepcopy(report)
     changed["conditions"][1][key][part] += -0.02 if part == "low" else 0.02
     assert draw([report]) != draw([changed])
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_legend_covers_no_panel(
+    report: Report, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(plotting, "png", figures.append)
+    draw([report] * count)
+    (figure,) = figures
+    figure.draw_without_rendering()
+    legends = figure.legends + [a.get_legend() for a in figure.axes if a.get_legend()]
+    (box,) = (legend.get_window_extent() for legend in legends)
+    assert figure.bbox.contains(*box.min) and figure.bbox.contains(*box.max)
+    assert box.count_overlaps([axes.get_tightbbox() for axes in figure.axes]) == 0
 
 
 def test_clean_pictures_alone_can_be_drawn() -> None:
