@@ -262,9 +262,11 @@ def run_operations(
         interpreter.invoke()
         found = {}
         for record in records:
-            values = interpreter.get_tensor(record["index"]).astype(np.float64)
+            values = interpreter.get_tensor(record["index"])
             scale, zero_point = record["quantization"]
-            found[record["name"]] = (values - zero_point) * scale if scale else values
+            if scale:
+                values = (values.astype(np.float64) - zero_point) * scale
+            found[record["name"]] = values
         yield found
 
 

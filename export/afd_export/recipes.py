@@ -19,8 +19,8 @@ class Recipe:
     """One way to make a `.tflite` file.
 
     Attributes:
-        optimize: whether the converter quantises at all.
-        calibrated: whether activations get fixed ranges from calibration pictures.
+        optimize: whether TensorFlow's converter changes the weights' type. For int8 it does not:
+            that is quantised by passes of its own, from a float32 graph.
         float_spans: (first, late, after), tried in order: how many operations at the graph's
             beginning and late in it take float32 activations, and how many follow those.
         limits: what its output may differ from the trained module's.
@@ -28,7 +28,6 @@ class Recipe:
 
     precision: Precision
     optimize: bool
-    calibrated: bool
     float_spans: tuple[tuple[int, int, int], ...]
     limits: Limits
 
@@ -53,7 +52,6 @@ def load_recipe(precision: Precision) -> Recipe:
     return Recipe(
         precision=Precision(content["precision"]),
         optimize=content["optimize"],
-        calibrated=content["calibrated"],
         float_spans=tuple((first, late, after) for first, late, after in content["float_spans"]),
         limits=Limits(**limits),
     )

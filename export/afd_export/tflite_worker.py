@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,6 @@ def _convert(
     """Writes the candidates of one precision."""
     import tensorflow as tf
 
-    def representative_dataset() -> Iterator[list[Any]]:
-        for picture in calibration:
-            yield [picture[None]]
-
     precision = Precision(target["precision"])
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
     if target["optimize"]:
@@ -48,19 +43,11 @@ def _convert(
     if precision is Precision.FLOAT16:
         converter.target_spec.supported_types = [tf.float16]
     if precision is Precision.INT8:
-        converter.representative_dataset = representative_dataset
-        prepared = _calibrate_and_prepare(converter, calibration)
+        prepared = int8.prepare(converter.convert(), calibration)
         prepared_path.write_bytes(prepared)
         _write_int8(prepared, target["candidates"])
     else:
         Path(target["candidates"][0]["path"]).write_bytes(converter.convert())
-
-
-def _calibrate_and_prepare(converter: Any, calibration: NDArray[np.float32]) -> bytes:
-    """The float32 graph with the ranges of its tensors, ready to be quantised."""
-    converter.experimental_mlir_quantizer = True
-    converter._experimental_calibrate_only = True
-    return int8.prepare(converter.convert(), calibration)
 
 
 def _write_int8(prepared: bytes, candidates: list[dict[str, Any]]) -> None:

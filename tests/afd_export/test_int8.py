@@ -53,9 +53,9 @@ class FloatGraph(Graph):
         return self.run(operator, [given, *stored], [output], **options)
 
     def done(self, output: int) -> bytes:
-        """As the calibration leaves it: every tensor has a range."""
+        """As the converter leaves it: no tensor has a range yet."""
         for tensor in self._tensors:
-            tensor.quantization = schema.QuantizationParametersT(min=[-1.0], max=[1.0])
+            tensor.quantization = schema.QuantizationParametersT()
         return self.finish([output])
 
 
@@ -270,3 +270,21 @@ def test_float_pointwise_convolutions_get_int8_weights(
 
 def test_preparing_twice_gives_the_same_bytes(mobile: bytes, pictures: NDArray[np.float32]) -> None:
     assert int8.prepare(mobile, pictures) == int8.prepare(mobile, pictures)
+
+
+def test_preparing_gives_every_tensor_its_own_range(
+    mobile: bytes, pictures: NDArray[np.float32]
+) -> None:
+    """Also what an addition reads, which the runtime overwrites with the sum where it can."""
+    model = FlatModel(int8.prepare(mobile, pictures))
+    measured = int8.measure(model.content(), pictures)
+    ranges = {t: model.tensors[t].quantization for t in (*measured, *model.graph.inputs)}
+    (added,) = (op for op in model.operations if model.code(op) == OPERATOR.ADD)
+    assert {*added.inputs} < ranges.keys()
+    for tensor, found in measured.items():
+        low, high = ranges[tensor].min[0], ranges[tensor].max[0]
+        expected = min(0, found.low.min()), max(0, found.high.max())
+        assert (low, high) == pytest.approx(expected, abs=0.02 * (high - low)), tensor
+    (given,) = model.graph.inputs
+    assert ranges[given].min[0] == min(0, pictures.min())
+    assert ranges[given].max[0] == pictures.max()

@@ -15,8 +15,7 @@ from afd_mobile.errors import UsageError
 def test_every_precision_has_a_recipe_of_its_own(precision: Precision) -> None:
     recipe = load_recipe(precision)
     assert recipe.precision is precision
-    assert recipe.optimize == (precision is not Precision.FLOAT32)
-    assert recipe.calibrated == (precision is Precision.INT8)
+    assert recipe.optimize == (precision in (Precision.FLOAT16, Precision.DYNAMIC))
     # The converter's own result, with nothing left in float, always comes first.
     assert recipe.float_spans[0] == (0, 0, 0)
     assert 0 < recipe.limits.mean_error <= recipe.limits.max_error < 1
