@@ -81,7 +81,7 @@ class RunBook:
         self._results = msgspec.structs.replace(self._results, devices=devices)
         before = set(self._done)
         for case in cases:
-            if case.skipped is not None:
+            if case.skipped is not None and not self.has(case):
                 self._done[case.key] = skipped(case)
         self._write()
         for done in self._results.cases:

@@ -21,6 +21,7 @@ import pytest
 from msgspec.structs import replace
 
 from afd_benchmark.file_cost import cost_of_file
+from afd_benchmark.host_runner import HostRunner
 from afd_benchmark.latency_stats import ratio_with_interval
 from afd_benchmark.lines import case_line
 from afd_benchmark.results import read_results, write_results
@@ -153,6 +154,16 @@ def test_resume_measures_what_is_missing(two: Path, exports: Path, tmp_path: Pat
         (second.file, True),
         (first.file, False),
     ]
+
+
+def test_resume_keeps_what_could_not_be_measured_any_more(
+    two: Path, exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(two, tmp_path / "out")
+    monkeypatch.setattr(HostRunner, "refuses", lambda *_: "fewer cores")
+    done = bench("run", exports, "--out", out, *BRIEF, "--resume")
+    assert cases(out) == cases(two)
+    assert sum(line.endswith("  kept") for line in done.out.splitlines()) == 2
 
 
 def test_resume_with_fewer_targets_loses_nothing(two: Path, exports: Path, tmp_path: Path) -> None:
