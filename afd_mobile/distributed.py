@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 from afd_mobile.errors import UsageError
@@ -46,6 +46,22 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     total = x.detach().clone()
     dist.all_reduce(total)
     return total / world()
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Every parameter's gradient becomes its mean over all ranks.
+
+    They travel in one tensor, in the parameters' order. Sums over three ranks and more are rounded
+    by where a number lies in it; DistributedDataParallel changes that after its first iteration,
+    so a resumed training would end otherwise than one that went on.
+    """
+    if world() == 1:
+        return
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    means = mean_over_ranks(torch.cat([gradient.flatten() for gradient in gradients]))
+    parts = means.split_with_sizes([gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, parts, strict=True):
+        gradient.copy_(mean.view(gradient.shape))
 
 
 def gather(value: T) -> list[T]:

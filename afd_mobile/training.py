@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from timm.optim import Muon
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
@@ -35,7 +34,7 @@ from afd_mobile.datasets import (
     spread_crops,
 )
 from afd_mobile.degrade import QUALITIES, jpeg
-from afd_mobile.distributed import gather, rank, world
+from afd_mobile.distributed import average_gradients, gather, rank, world
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.files import write_whole
@@ -186,9 +185,7 @@ def train(
     identity = _identity(settings, module, backbone, images)
     run = _Run(state_path, identity, optimizer, average, DrawnPictures(len(training_images)))
     start = run.load(module) if resume else 0
-    step: nn.Module = OBJECTIVES[settings.objective](module, backbone, settings.crop, device)
-    if world() > 1:
-        step = DistributedDataParallel(step, forward_sync_buffers=False)
+    objective = OBJECTIVES[settings.objective](module, backbone, settings.crop, device)
     validation: Validation | None = None
     loader = DataLoader(
         CompressedCrops(
@@ -207,9 +204,10 @@ def train(
             group["lr"] = recipe.learning_rate * recipe.schedule(iteration / iterations)
         *tensors, draws = batch
         clean, compressed, compressed_share = (x.to(device, non_blocking=True) for x in tensors)
-        loss = step(nchw(clean), nchw(compressed), compressed_share)
+        loss = objective(nchw(clean), nchw(compressed), compressed_share)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(module)
         optimizer.step()
         average.update_parameters(module)
         # One exchange, so that all ranks know the same pictures and end at the same iteration.
