@@ -146,8 +146,8 @@ def test_three_processes_train_like_one(
 ) -> None:
     """Relative tolerances of the first loss, of those after a step, and of every weight.
 
-    Measured with two: feature-mse 7e-8, 1e-7 and 6e-5. distill 0, 8e-3 and 0.04: its gradients are rounded
-    to bfloat16 in each process, and Muon makes all their directions equally long.
+    Measured with two: feature-mse 7e-8, 1e-7 and 6e-5. distill 0, 8e-3 and 0.04: its gradients
+    are rounded to bfloat16 in each process, and Muon makes all their directions equally long.
     """
     found, expected = three[0][name]["losses"], one[name]["losses"]
     assert all(rank[name]["losses"] == found for rank in three) and len(expected) == 3
