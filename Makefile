@@ -29,12 +29,12 @@ demo: setup
 test: setup
 	$(PYTEST)
 
-# Also what needs other runtimes, engines, an Android toolchain or a browser; sets up what it can, and
-# names the Debian packages that it lacks.
+# Also what takes long, or needs other runtimes, engines, an Android toolchain or a browser; sets up
+# what it can, and names the Debian packages that it lacks.
 test-all: test test-engines
 
 test-engines: apk gpu-env mediapipe-env tflite214-env arm64-check
-	$(PYTEST) -m engine
+	$(PYTEST) -m 'engine or long'
 
 # The harness app for Android, tested and built: android_app/target/afd-harness-VERSION.apk.
 apk: setup

@@ -26,6 +26,7 @@ PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "images" / "image
 # What tests of a marker, or of a fixture, need.
 NEEDS = {
     "engine": "the engines' environments (run make test-all)",
+    "long": "time (run make test-all)",
     "cuda": "an NVIDIA GPU (run pytest -m cuda there)",
     "photographs": "the photographs in ../shared/images/imagenet_dev",
 }

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from afd_export.to_onnx import open_session
 from afd_mobile.artifacts import INPUT_NAME
 
 LARGEST = 65504.0
@@ -155,9 +155,11 @@ def _range(name: str, kind: Kind, operator: str, values: Any) -> Range:
     peak = float(magnitudes.max(initial=0))
     if kind is Kind.SUM:
         return Range(name, kind, operator, peak, 0.0, 0.0)
-    small = magnitudes[magnitudes < SMALLEST_NORMAL]
-    energy, lost = (float(np.dot(m, m)) for m in (magnitudes, small))
-    return Range(name, kind, operator, peak, energy, lost)
+    energy = float(np.dot(magnitudes, magnitudes))
+    small = magnitudes < SMALLEST_NORMAL
+    # The small ones, the others zero, also infinity: three times as fast as to pick them.
+    magnitudes = np.fmin(magnitudes, np.float32(SMALLEST_NORMAL), out=magnitudes) * small
+    return Range(name, kind, operator, peak, energy, float(np.dot(magnitudes, magnitudes)))
 
 
 def _merged(ranges: list[Range]) -> Range:
@@ -254,12 +256,7 @@ def _casts(given: str, made: str) -> list[Any]:
 
 def _run(model: Any, images: NDArray[np.float32]) -> Iterator[dict[str, NDArray[np.float32]]]:
     """All outputs and the input, picture by picture; nothing fused, so every tensor is made."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(model.SerializeToString(), optimized=False)
     names = [output.name for output in session.get_outputs()]
     for image in images:
         yield {INPUT_NAME: image[None]} | dict(

@@ -71,10 +71,18 @@ def simplify_onnx(path: Path, simplified: Path) -> str | None:
 
 def run_onnx(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """images (N, 3, S, S) -> outputs (N, ...), picture by picture."""
+    session = open_session(path)
+    return np.concatenate([session.run(None, {INPUT_NAME: image[None]})[0] for image in images])
+
+
+def open_session(model: Path | bytes, *, optimized: bool = True) -> onnxruntime.InferenceSession:
+    """A graph on the CPU, whose threads do not keep a core busy while they wait."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, {INPUT_NAME: image[None]})[0] for image in images])
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def input_and_output(path: Path) -> tuple[tuple[str, tuple[int, ...]], tuple[str, tuple[int, ...]]]:

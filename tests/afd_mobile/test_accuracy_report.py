@@ -272,10 +272,11 @@ def test_the_legend_covers_no_panel(
     draw([report] * count)
     (figure,) = figures
     figure.draw_without_rendering()
-    legends = figure.legends + [a.get_legend() for a in figure.axes if a.get_legend()]
+    legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
     (box,) = (legend.get_window_extent() for legend in legends)
     assert figure.bbox.contains(*box.min) and figure.bbox.contains(*box.max)
-    assert box.count_overlaps([axes.get_tightbbox() for axes in figure.axes]) == 0
+    panels = [*filter(None, (axes.get_tightbbox() for axes in figure.axes))]
+    assert len(panels) == count and box.count_overlaps(panels) == 0
 
 
 def test_clean_pictures_alone_can_be_drawn() -> None:

@@ -22,6 +22,8 @@ from afd_mobile.checkpoint import load_checkpoint
 from afd_mobile.errors import UsageError
 from tests.commands import free_port
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 COMMON = "--backbone mobilenet_v2 --iterations 3 --crop 64 --workers 1 --device cpu"
 RUNS = {

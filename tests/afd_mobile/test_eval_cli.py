@@ -175,6 +175,7 @@ def test_a_second_run_writes_the_same_bytes(full: Run, tiny: Tiny, out: Path) ->
     assert plot.read_bytes() == full.plot.read_bytes()
 
 
+@pytest.mark.long
 def test_two_processes_write_what_one_writes(full: Run, tiny: Tiny, out: Path) -> None:
     """21 pictures are three batches, so one process has two of them and the other one."""
     json = out / "two.json"

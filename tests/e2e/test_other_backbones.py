@@ -20,10 +20,8 @@ from tests.delegate_engines import xnnpack_log
 BACKBONES = {"resnet50": "relu", "repvgg_a0": "stages.0.0"}
 
 
-# In test-all: ResNet-50 is six times the size of the others.
-@pytest.mark.parametrize(
-    "backbone", [pytest.param("resnet50", marks=pytest.mark.engine), "repvgg_a0"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_export_keeps_its_limits(
     backbone: str, few_pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

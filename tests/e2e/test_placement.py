@@ -44,8 +44,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     "name",
-    # The paper's preset also stands in `test_other_backbones.py`.
-    [SHIPPED[0], pytest.param(SHIPPED[1], marks=pytest.mark.engine), SHIPPED[2]],
+    [SHIPPED[0], *(pytest.param(name, marks=pytest.mark.long) for name in SHIPPED[1:])],
 )
 def test_shipped_presets_are_one_partition_by_the_rules_and_by_xnnpacks_log(
     name: str, shipped: Callable[[str], Path], capfd: pytest.CaptureFixture[str]

@@ -73,7 +73,7 @@ def test_shipped_checkpoint_keeps_the_mobile_budget(corrected: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shipped", ["corrected", pytest.param("squeezenet", marks=pytest.mark.engine)]
+    "shipped", ["corrected", pytest.param("squeezenet", marks=pytest.mark.long)]
 )
 def test_shipped_checkpoints_export_by_default_in_all_precisions(
     shipped: str, request: pytest.FixtureRequest
