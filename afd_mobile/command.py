@@ -19,7 +19,7 @@ from afd_mobile.terminal import printable
 E = TypeVar("E", bound=Enum)
 
 EXIT_CODES = """exit codes:
-  0 done    2 usage    3 input (checkpoint, weights, tap, pictures)    4 parity
+  0 done    2 usage    3 input (checkpoint, weights, tap, pictures, state)    4 parity
   5 conversion    6 output (exists, no folder for it, not writable, disk full)
   7 device (gone, unauthorised, busy, full)    8 a measurement is INVALID    130 interrupted"""
 

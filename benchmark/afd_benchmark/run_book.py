@@ -23,7 +23,7 @@ from afd_benchmark.results import (
 from afd_benchmark.run_request import RunRequest, tool_name
 from afd_benchmark.targets import SEED
 from afd_mobile.artifacts import sha256, versions_of
-from afd_mobile.errors import OutputError, UsageError
+from afd_mobile.errors import InputError, OutputError
 
 
 class Listener(Protocol):
@@ -52,7 +52,7 @@ class RunBook:
                 changed = sorted(k for k in settings if before.settings.get(k) != settings[k]) or [
                     "their names"
                 ]
-                raise UsageError(
+                raise InputError(
                     f"{self._path} was measured with other settings ({', '.join(changed)}); "
                     "resume with the same, or give another --out"
                 )

@@ -126,9 +126,9 @@ def test_resume_measures_nothing_again(
     assert len(kept) == 2 and [x for x in done.out.splitlines() if TIMED.search(x)] == kept
 
     assert "results.json exists; give --resume" in bench(*run, code=6).err
-    done = bench(*run, "--resume", "--runs", 4, "--full-delegation", code=2)
+    done = bench(*run, "--resume", "--runs", 4, "--full-delegation", code=3)
     assert "other settings (full_delegation, runs)" in done.err
-    done = bench("run", exports / "corrected", "--out", out, *QUICK, "--resume", code=2)
+    done = bench("run", exports / "corrected", "--out", out, *QUICK, "--resume", code=3)
     assert "other settings (against)" in done.err
     assert cases(out) == cases(against[1])
 

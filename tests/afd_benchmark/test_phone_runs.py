@@ -208,7 +208,7 @@ def test_resume_repeats_nothing_that_is_finished(
     assert len(phone.invocations) - started == 3
     assert len(list((out / "cassettes").iterdir())) == 2
 
-    done = bench(*run, "--resume", "--repeats", 3, code=2)
+    done = bench(*run, "--resume", "--repeats", 3, code=3)
     assert "other settings (repeats)" in done.err
 
 
