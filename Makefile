@@ -1,11 +1,26 @@
-# make setup | demo | test | test-all | apk | accuracy | check. Everything is installed into .venv, which
-# `setup` keeps current. TORCH_BACKEND=cpu: a smaller torch, from PyTorch's own index.
+# Everything is installed into .venv, which `setup` keeps current. TORCH_BACKEND=cpu: a smaller torch,
+# from PyTorch's own index.
 BIN := .venv/bin
 UV ?= $(or $(shell command -v uv),.venv-uv/bin/uv)
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -n auto
 
-.PHONY: setup demo test test-all test-engines apk accuracy check gpu-env mediapipe-env tflite214-env arm64-check clean
+define HELP
+make demo         sets itself up, exports the shipped checkpoint, classifies two photographs
+make test         sets itself up, runs the tests
+make test-all     all tests: also the long ones, and those of other runtimes, engines and toolchains
+make check        format, lint, types, import rules
+make apk          the harness app for Android
+make arm64-check  replays an export on an emulated arm64 processor
+make accuracy     the accuracy tables, from exported files (IMAGES, CALIBRATION)
+make clean        removes what these made
+endef
+export HELP
+
+.PHONY: help setup demo test test-all test-engines apk accuracy check gpu-env mediapipe-env tflite214-env arm64-check clean
+help:
+	@echo "$$HELP"
+
 setup: $(READY)
 
 # uv finds Python 3.11 whatever `python3` is, or gets it. Bytecode: so that processes start faster.

@@ -78,7 +78,7 @@ def _run(command: Callable[[argparse.Namespace], None], parser: argparse.Argumen
         extra = "bench" if parser.prog == "afd-bench" else "export"
         print(
             f"{parser.prog}: error: {error.name} is not installed; "
-            f"pip install 'afd-mobile[{extra}]'",
+            f"in the clone: pip install '.[{extra}]'",
             file=sys.stderr,
         )
         sys.exit(InputError.exit_code)

@@ -140,7 +140,7 @@ def _formats(file: BinaryIO) -> tuple[str, ...]:
     try:
         import pillow_heif
     except ImportError as error:
-        raise ValueError("HEIC needs pillow-heif: pip install 'afd-mobile[heic]'") from error
+        raise ValueError("HEIC needs pillow-heif: pip install pillow-heif") from error
     pillow_heif.register_heif_opener()
     return ("HEIF",)
 

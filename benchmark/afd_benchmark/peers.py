@@ -45,7 +45,7 @@ def peer_folder(name: str) -> Path:
     if importlib.util.find_spec("torch") is None:
         raise InputError(
             f"peer:{name} has to be exported first, and afd-export is not installed here; "
-            "pip install 'afd-mobile[export]'"
+            "in the clone: pip install '.[export]'"
         )
     with tempfile.TemporaryDirectory() as pictures:
         # One picture proves that the graph computes the network; the figures do not depend on it.

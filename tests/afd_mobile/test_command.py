@@ -30,7 +30,8 @@ def test_a_missing_dependency_is_one_line_with_the_remedy(
         run_command(command, Parser(prog, "what it does"))
     assert ended.value.code == 3
     assert capsys.readouterr().err == (
-        f"{prog}: error: not_installed_here is not installed; pip install 'afd-mobile[{extra}]'\n"
+        f"{prog}: error: not_installed_here is not installed; in the clone: "
+        f"pip install '.[{extra}]'\n"
     )
 
 

@@ -191,7 +191,7 @@ def test_heic_without_its_library_says_what_to_install(
 ) -> None:
     heic(tmp_path / name)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    expected = f"{name}: HEIC needs pillow-heif: pip install 'afd-mobile[heic]'"
+    expected = f"{name}: HEIC needs pillow-heif: pip install pillow-heif"
     with pytest.raises(InputError, match=re.escape(expected)):
         read_image(tmp_path / name)
 
