@@ -19,6 +19,8 @@ SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".avif", ".tif", 
 # What is decoded at most. Phones' JPEGs of 108 and 200 million pixels are decoded at 1/2 or less.
 MAX_PIXELS = 100_000_000
 _JPEG_SCALES = (1, 2, 4, 8)
+# Every eighth picture of a folder stays unseen: neither trained on nor calibrated with, by anybody.
+RESERVED_EVERY = 8
 # EXIF's orientation -> what turns the picture upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,6 +49,20 @@ def list_images(folder: Path) -> list[Path]:
     if not paths:
         raise InputError(f"no pictures ({' '.join(sorted(SUFFIXES))}) in {folder}")
     return paths
+
+
+def split(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """(those to learn from, the reserved ones): of every folder the eighth by name, the 16th, ...
+
+    It counts in every folder by itself, so that what lies beside a folder does not change what is
+    reserved in it.
+    """
+    places: dict[Path, int] = {}
+    seen: dict[Path, int] = {}
+    for path in sorted(paths):
+        places[path] = seen[path.parent] = seen.get(path.parent, 0) + 1
+    learnt = [path for path in paths if places[path] % RESERVED_EVERY]
+    return learnt, [path for path in paths if places[path] % RESERVED_EVERY == 0]
 
 
 def _pictures_below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:

@@ -38,7 +38,8 @@ from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.files import write_whole
 from afd_mobile.objectives import OBJECTIVES
-from afd_mobile.validation import MAX_PICTURES, Validation, split
+from afd_mobile.picture_files import split
+from afd_mobile.validation import MAX_PICTURES, Validation
 
 SAVE_EVERY_S = 120.0
 VALIDATIONS = 10

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,13 +13,6 @@ from afd_mobile.fusion import fuse
 
 MAX_PICTURES = 128
 _BATCH = 16
-
-
-def split(images: list[Path]) -> tuple[list[Path], list[Path]]:
-    """(training, validation): every 20th picture is held out; none of fewer than 20."""
-    if len(images) < 20:
-        return images, []
-    return [p for i, p in enumerate(images) if i % 20], images[::20]
 
 
 class Validation:

@@ -19,6 +19,7 @@ from afd_export.pictures import (
 )
 from afd_mobile.artifacts import InputRange
 from afd_mobile.errors import InputError
+from afd_mobile.picture_files import list_images, split
 from tests.afd_export.conftest import write_pictures
 
 SIZE = 64
@@ -36,7 +37,7 @@ def test_a_large_folder_is_split(large: Path) -> None:
     verified = {p.name for p in pictures.verification}
     calibrating = {p.name for p in pictures.calibration}
     assert len(verified) == 24
-    assert len(calibrating) == 16
+    assert len(calibrating) == 14  # of the other 16 two are reserved
     assert not verified & calibrating
     assert pictures.source == "large"
 
@@ -81,6 +82,17 @@ def test_a_small_folder_calibrates_on_what_it_verifies(tmp_path: Path, count: in
     # A picture that comes again meets another condition.
     seen = [(p.name, p.quality) for p in pictures.calibration]
     assert len(seen) == len(set(seen)) == 4 * count
+
+
+@pytest.mark.parametrize("count", [10, 40])
+def test_nothing_is_calibrated_with_a_reserved_picture(tmp_path: Path, count: int) -> None:
+    """Whether verification pictures calibrate as well or not."""
+    write_pictures(tmp_path, count)
+    pictures = load_pictures(tmp_path, SIZE)
+    _, reserved = split(list_images(tmp_path))
+    calibrating = {p.name for p in pictures.calibration}
+    assert calibrating and not calibrating & {p.name for p in reserved}
+    assert {p.name for p in pictures.verification} & {p.name for p in reserved}
 
 
 RGB = np.zeros((8, 8, 3), np.uint8)
