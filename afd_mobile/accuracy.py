@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from afd_mobile.degrade import CLEAN, Condition
+from afd_mobile.conditions import CLEAN, LEFT_ALONE, Condition
 from afd_mobile.evaluation import Outcomes
 
 RESAMPLES = 2000
@@ -33,12 +33,14 @@ class ConditionAccuracy:
     Attributes:
         top1, top5, reference_top1, reference_top5: share of pictures with the right class.
         difference: top1 - reference_top1, paired.
+        group: of the condition.
         recovered_share: difference / (the reference's clean top1 - reference_top1); None when
-            clean, and where compression costs the reference nothing.
+            clean, and where compression costs the reference too little.
         agreement: share of pictures on which both give the same class.
     """
 
     condition: str
+    group: str
     top1: Estimate
     top5: Estimate
     reference_top1: Estimate
@@ -52,17 +54,23 @@ class ConditionAccuracy:
 class Accuracy:
     """Attributes:
     conditions: in the order asked for.
-    recovered_share: the mean over single compressions; None without any.
+    recovered_share: the mean over the conditions that count; None without any.
+    group_shares: the mean over each group that has any.
     """
 
     pictures: int
     unreadable: list[str]
     conditions: list[ConditionAccuracy]
     recovered_share: Estimate | None
+    group_shares: dict[str, Estimate]
 
 
 def accuracy_of(
-    outcomes: Outcomes, conditions: Sequence[Condition], *, shares: bool = True
+    outcomes: Outcomes,
+    conditions: Sequence[Condition],
+    *,
+    shares: bool = True,
+    least_loss: float = 0.0,
 ) -> Accuracy:
     """Every figure with its interval, from the same resamples, so that differences are paired.
 
@@ -70,6 +78,7 @@ def accuracy_of(
         conditions: those of the outcomes, CLEAN among them.
         shares: whether the reference is a classifier without correction, so that there is
             something to recover.
+        least_loss: what costs the reference less than this, 0 to 1, has no recovered share.
     """
     tables = [
         outcomes.top1,
@@ -81,10 +90,13 @@ def accuracy_of(
     samples = _resampled_means(np.stack(tables, axis=1))  # (1 + RESAMPLES, 5, C)
     clean = samples[:, 2, list(conditions).index(CLEAN)]
 
-    def recovered(i: int) -> Means:
+    recovered: dict[int, Means] = {}
+    for i, condition in enumerate(conditions if shares else ()):
         lost = clean - samples[:, 2, i]
-        gained = samples[:, 0, i] - samples[:, 2, i]
-        return np.divide(gained, lost, out=np.full_like(lost, np.nan), where=lost > 0)
+        if condition.group != LEFT_ALONE and lost[0] > 0 and lost[0] >= least_loss:
+            gained = samples[:, 0, i] - samples[:, 2, i]
+            nothing = np.full_like(lost, np.nan)
+            recovered[i] = np.divide(gained, lost, out=nothing, where=lost > 0)
 
     rows = []
     for i, condition in enumerate(conditions):
@@ -92,22 +104,31 @@ def accuracy_of(
         rows.append(
             ConditionAccuracy(
                 condition.name,
+                condition.group,
                 _estimate(top1),
                 _estimate(top5),
                 _estimate(reference_top1),
                 _estimate(reference_top5),
                 _estimate(top1 - reference_top1),
-                _estimate_or_none(recovered(i)) if shares and condition != CLEAN else None,
+                _estimate(recovered[i]) if i in recovered else None,
                 _estimate(agreement),
             )
         )
-    single = [recovered(i) for i, c in enumerate(conditions) if c.quality is not None]
+    by_group: dict[str, list[Means]] = {}
+    for i, share in recovered.items():
+        by_group.setdefault(conditions[i].group, []).append(share)
+    counted = [share for i, share in recovered.items() if conditions[i].averaged]
     return Accuracy(
         len(outcomes.keys),
         list(outcomes.unreadable),
         rows,
-        _estimate_or_none(np.mean(single, axis=0)) if shares and single else None,
+        _mean(counted) if counted else None,
+        {group: _mean(found) for group, found in by_group.items()},
     )
+
+
+def _mean(shares: list[Means]) -> Estimate:
+    return _estimate(np.mean(shares, axis=0))
 
 
 def _resampled_means(table: NDArray[np.uint8]) -> Means:
@@ -125,7 +146,3 @@ def _estimate(samples: Means) -> Estimate:
     """The first sample is the value itself."""
     low, high = np.nanpercentile(samples[1:], [2.5, 97.5])
     return Estimate(float(samples[0]), float(low), float(high))
-
-
-def _estimate_or_none(samples: Means) -> Estimate | None:
-    return _estimate(samples) if np.isfinite(samples[0]) else None

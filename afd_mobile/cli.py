@@ -20,7 +20,8 @@ from afd_mobile.command import (
     run_command,
     seed,
 )
-from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition
+from afd_mobile.conditions import CLEAN, SUITES, Suite, repeated, single
+from afd_mobile.degrade import QUALITIES, Codec
 from afd_mobile.errors import InputError, OutputError, UsageError
 from afd_mobile.files import is_special, write_whole
 from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
@@ -314,17 +315,22 @@ def _eval_parser() -> argparse.ArgumentParser:
         help="class names, one a line in the order of the logits (default: ImageNet's wnids)",
     )
     add(
+        "--suite",
+        choices=sorted(SUITES),
+        help="paper: all of its Tables V, VI and IX; field: pictures as phones have them, in other "
+        "codecs and encoders, off the grid, at other scales; instead of --qualities, --codec and "
+        "--times",
+    )
+    add(
         "--qualities",
         nargs="*",
         type=_quality,
-        default=[None, *QUALITIES],
         metavar="QF",
         help="quality factors, 1 to 100, and `clean` (default: clean 25 18 15 10 7)",
     )
     add(
         "--codec",
         type=one_of(Codec),
-        default=Codec.JPEG,
         metavar="jpeg|avif",
         help="(default: jpeg)",
     )
@@ -332,7 +338,6 @@ def _eval_parser() -> argparse.ArgumentParser:
         "--times",
         nargs="*",
         type=_times,
-        default=[],
         metavar="N",
         help="compress N times as well, each time at one of the paper's five qualities (seeded)",
     )
@@ -358,14 +363,28 @@ def _times(text: str) -> int:
     return value
 
 
+def _suite(arguments: argparse.Namespace) -> Suite:
+    """The one that is named, or what --qualities, --codec and --times ask for."""
+    chosen = [
+        f"--{o}" for o in ("qualities", "codec", "times") if getattr(arguments, o) is not None
+    ]
+    if arguments.suite:
+        if chosen:
+            raise UsageError(f"--suite {arguments.suite} has its own conditions: no {chosen[0]}")
+        return SUITES[arguments.suite]()
+    codec = arguments.codec or Codec.JPEG
+    qualities = QUALITIES if arguments.qualities is None else arguments.qualities
+    asked = [single(q, codec) for q in qualities if q is not None]
+    asked += [repeated(n, codec) for n in arguments.times or ()]
+    # Clean pictures are the measure of what is recovered, so they are always among them.
+    return Suite("", tuple(dict.fromkeys([CLEAN, *asked])))
+
+
 def _eval(arguments: argparse.Namespace) -> None:
     _check_plot(arguments.plot)
     _check_outputs(arguments.json, arguments.plot)
-    codec = arguments.codec
-    chosen = [Condition(codec, q) for q in arguments.qualities if q is not None]
-    chosen += [Condition(codec, times=n) for n in arguments.times]
-    # Clean pictures are the measure of what is recovered, so they are always among them.
-    conditions = list(dict.fromkeys([CLEAN, *chosen]))
+    suite = _suite(arguments)
+    conditions = suite.conditions
 
     from tqdm import tqdm
 
@@ -401,10 +420,16 @@ def _eval(arguments: argparse.Namespace) -> None:
         if distributed.rank() > 0:
             return
     report = accuracy_report.report_of(
-        accuracy.accuracy_of(outcomes, conditions, shares=not reference.corrects),
+        accuracy.accuracy_of(
+            outcomes,
+            conditions,
+            shares=not reference.corrects,
+            least_loss=suite.least_loss,
+        ),
         model=model.name,
         sha256=model.sha256,
         reference=reference.name,
+        suite=suite.name,
     )
     print(printable(f"{model.name} against {reference.name}"))
     print("\n".join(accuracy_report.text_table(report)))

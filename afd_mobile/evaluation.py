@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from afd_mobile.conditions import Condition
 from afd_mobile.datasets import batches_of, centre_crop
-from afd_mobile.degrade import Condition
 from afd_mobile.distributed import gather, rank, world
 from afd_mobile.errors import InputError
 from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.predictors import Predictor
 
 _BATCH = 8
+_AT_ONCE = 48  # pictures that a classifier gets; more take gigabytes
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def evaluate(
         if read:
             stack = np.concatenate([images for _, images in read])
             labels = np.repeat([p.label for p, _ in read], len(conditions))
-            hits = _hits(model.logits(stack), reference.logits(stack), labels)
+            hits = _hits(_logits(model, stack), _logits(reference, stack), labels)
             per_picture = hits.reshape(len(read), len(conditions), hits.shape[1])
             rows += [(p.key, h) for (p, _), h in zip(read, per_picture, strict=True)]
         yield len(batch)
@@ -149,6 +150,11 @@ def evaluate(
     keys = [p.key for p in pictures if p.key in by_key]
     table = np.stack([by_key[key] for key in keys])
     yield Outcomes(keys, dict(sorted(left_out.items())), *np.moveaxis(table, 2, 0))
+
+
+def _logits(model: Predictor, stack: NDArray[np.uint8]) -> NDArray[np.float32]:
+    parts = [stack[i : i + _AT_ONCE] for i in range(0, len(stack), _AT_ONCE)]
+    return np.concatenate([model.logits(part) for part in parts])
 
 
 def _hits(
