@@ -6,8 +6,9 @@ import hashlib
 import importlib
 import os
 import sys
+import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 NAMED_TAPS: Mapping[str, Mapping[str, str]] = {
     "mobilenet_v2": {"D4": "features.6", "D1": "features.0"},
     "squeezenet1_1": {"D2": "features.2", "D1": "features.1"},
+    "tf_efficientnet_lite0": {"D4": "blocks.2", "D1": "bn1", "D2": "blocks.0", "D3": "blocks.1"},
     "resnet50": {"D2": "relu", "D1": "conv1", "D3": "layer1.0", "D4": "layer1"},
     "repvgg_a2": {"D1": "stem", "D2": "stages.0.0", "D3": "stages.0", "D4": "stages.1"},
 }
@@ -125,7 +127,7 @@ def load_backbone(
     model = source.build(None)
     trained, origin = weights != "random", "random"
     if trained:
-        state, origin = _find_weights(source, weights)
+        state, origin, source = _find_weights(source, weights)
         if state is not None:
             model = source.build(_classes_in(model, state, origin))
             load_strictly(model, state, what=f"weights {origin} for backbone {name}")
@@ -304,21 +306,24 @@ def bundled_weights(name: str) -> Path:
     return models_dir() / "backbones" / f"{name}.safetensors"
 
 
-def _find_weights(source: _Source, weights: str) -> tuple[dict[str, Tensor] | None, str]:
-    """State dict and origin; None where a person's own factory has loaded its weights itself."""
+def _find_weights(source: _Source, weights: str) -> tuple[dict[str, Tensor] | None, str, _Source]:
+    """State dict, origin, and the source with the record of these weights.
+
+    The state dict is None where a person's own factory has loaded its weights itself.
+    """
     if weights != "auto":
-        return read_state_dict(Path(weights)), weights
+        return read_state_dict(Path(weights)), weights, source
     bundled = bundled_weights(source.name)
     if bundled.is_file():
-        return read_state_dict(bundled), "bundled"
+        return read_state_dict(bundled), "bundled", _with_own_record(source, bundled)
     folder = os.environ.get("AFD_WEIGHTS_DIR")
     own = Path(folder) / f"{source.name}.pth" if folder else None
     if own and own.is_file():
-        return read_state_dict(own), str(own)
+        return read_state_dict(own), str(own), source
     if source.download is None:
-        return None, "factory"
+        return None, "factory", source
     try:
-        return source.download(), "published"
+        return source.download(), "published", source
     except Exception as error:  # whatever the hub's client raises
         raise InputError(
             f"no weights for backbone {source.name}: none come with this project, "
@@ -327,6 +332,16 @@ def _find_weights(source: _Source, weights: str) -> tuple[dict[str, Tensor] | No
             f"put {source.name}.pth into $AFD_WEIGHTS_DIR, go online, or use "
             "--backbone-weights random to see the graph and its cost without accuracy"
         ) from error
+
+
+def _with_own_record(source: _Source, weights: Path) -> _Source:
+    """With what the file beside the weights says; without one, the library's record holds."""
+    path = weights.with_suffix(".toml")
+    if not path.is_file():
+        return source
+    record = tomllib.loads(path.read_text(encoding="utf-8"))
+    mean, std = (tuple(v / 255 for v in record[key]) for key in ("mean", "std"))
+    return replace(source, mean=mean, std=std, input_size=record["input_size"])
 
 
 def _without_in_place(model: nn.Module) -> nn.Module:
