@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from afd_mobile.afd_module import AfdModule
+from afd_mobile.augment import FIELD, PAPER, Augmentation
 from afd_mobile.backbones import Backbone
 from afd_mobile.datasets import (
     CompressedCrops,
@@ -53,14 +54,14 @@ class Recipe:
     Attributes:
         optimizer: makes it, from the parameters and the learning rate at its highest.
         schedule: factor on that rate, from the share of the training that is done.
-        clean_share: share of crops left clean or compressed only lightly.
+        augmentation: how its crops are drawn.
         ema: decay of the averaged weights that are kept; 0 keeps the last ones.
     """
 
     optimizer: Callable[[Iterator[nn.Parameter], float], torch.optim.Optimizer]
     learning_rate: float
     schedule: Callable[[float], float]
-    clean_share: float
+    augmentation: Augmentation
     ema: float
 
 
@@ -96,10 +97,8 @@ def _ema(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
 
 RECIPES = {
     # The paper's: Adam, 1e-4, 2e-5 after half; every crop compressed; features alone.
-    "feature-mse": Recipe(
-        _adam, 1e-4, lambda done: 1.0 if done < 0.5 else 0.2, clean_share=0.0, ema=0.0
-    ),
-    "distill": Recipe(_muon, 3e-3, _warm_up_and_cosine, clean_share=0.15, ema=0.999),
+    "feature-mse": Recipe(_adam, 1e-4, lambda done: 1.0 if done < 0.5 else 0.2, PAPER, ema=0.0),
+    "distill": Recipe(_muon, 3e-3, _warm_up_and_cosine, FIELD, ema=0.999),
 }
 
 
@@ -190,9 +189,7 @@ def train(
         step = DistributedDataParallel(step, forward_sync_buffers=False)
     validation: Validation | None = None
     loader = DataLoader(
-        CompressedCrops(
-            training_images, settings.crop, clean_share=recipe.clean_share, seed=settings.seed
-        ),
+        CompressedCrops(training_images, settings.crop, recipe.augmentation, seed=settings.seed),
         batch_sampler=_Batches(start, iterations, settings.batch, rank() * share, share),
         num_workers=workers,
         collate_fn=_collate,
@@ -294,12 +291,12 @@ class _Batches:
 
 def _collate(
     crops: list[TrainingCrop],
-) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, dict[int, str]]]]:
+) -> tuple[Tensor, Tensor, Tensor, list[tuple[tuple[int, ...], dict[int, str]]]]:
     return (
         torch.from_numpy(np.stack([crop.clean for crop in crops])),
         torch.from_numpy(np.stack([crop.compressed for crop in crops])),
         torch.tensor([crop.compressed_share for crop in crops]),
-        [(crop.picture, crop.unreadable) for crop in crops],
+        [(crop.pictures, crop.unreadable) for crop in crops],
     )
 
 
