@@ -20,10 +20,12 @@ from torch import Tensor, fx, nn
 
 from afd_mobile.backbone_names import BackboneName, Factory
 from afd_mobile.checkpoint import load_strictly, read_state_dict
+from afd_mobile.corrections import AnyModule, InsideModule
 from afd_mobile.datasets import nchw
 from afd_mobile.dct import BLOCK
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fusion import Reparameterizable
+from afd_mobile.places import QUALNAME, corrected_tail
 from afd_mobile.resources import models_dir
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -175,25 +177,30 @@ def load_backbone(
 
 
 def classifier(
-    backbone: Backbone, module: nn.Module | None, device: torch.device
+    backbone: Backbone, module: AnyModule | None, device: torch.device
 ) -> Callable[[NDArray[np.uint8]], Tensor]:
     """The whole network: pictures (N, S, S, 3) RGB -> logits (N, classes), on the CPU.
 
     Args:
-        module: corrects the tapped features; None leaves them.
+        module: corrects the features at the tap, or inside the tail; None leaves them.
     """
     normalize = Normalize(backbone.mean, backbone.std).to(device)
     head, tail = backbone.head.to(device), backbone.tail.to(device)
     correct = module.to(device) if module is not None else None
+    if isinstance(correct, InsideModule):
+        tail = corrected_tail(tail, correct)
 
     @torch.no_grad()
     def logits(pictures: NDArray[np.uint8]) -> Tensor:
         image = nchw(torch.from_numpy(pictures).to(device))
         features = head(normalize(image))
-        if correct is not None:
-            features = correct(features, image)
-        result: Tensor = tail(features).float().cpu()
-        return result
+        if isinstance(correct, InsideModule):
+            result: Tensor = tail(features, correct(image))
+        elif correct is not None:
+            result = tail(correct(features, image))
+        else:
+            result = tail(features)
+        return result.float().cpu()
 
     return logits
 
@@ -384,6 +391,8 @@ def _cut(model: nn.Module, name: str, tap: str) -> tuple[fx.GraphModule, fx.Grap
     except Exception as error:  # torch.fx raises whatever the network's forward does
         raise InputError(f"{name} cannot be traced symbolically: {error!r}") from error
     by_name = {tracer.node_to_qualname[n]: n for n in graph.nodes if n in tracer.node_to_qualname}
+    for qualname, node in by_name.items():
+        node.meta[QUALNAME] = qualname
     inside = [node for q, node in by_name.items() if q == tap or q.startswith(tap + ".")]
     if not inside or inside[-1].op == "placeholder":
         modules = {q.rsplit(".", k)[0] for q in by_name for k in range(1, q.count(".") + 1)}
@@ -401,7 +410,7 @@ def _cut(model: nn.Module, name: str, tap: str) -> tuple[fx.GraphModule, fx.Grap
     return (
         fx.GraphModule(model, head, "Head").eval(),
         fx.GraphModule(model, tail, "Tail").eval(),
-        _activation_of(model, inside[-1]),
+        activation_of(model, inside[-1]),
     )
 
 
@@ -417,6 +426,8 @@ def _ancestors(
             queue.extend(node.all_input_nodes)
     part = fx.Graph()
     copies = {stop: part.placeholder("features")} if stop else {}
+    if stop:
+        copies[stop].meta.update(stop.meta)
     for node in graph.nodes:
         if node in needed and node not in copies:
             copies[node] = part.node_copy(node, copies.__getitem__)
@@ -424,7 +435,7 @@ def _ancestors(
     return part, [n for n in needed if n and n is not stop and n.op == "placeholder"]
 
 
-def _activation_of(model: nn.Module, node: fx.Node) -> str:
+def activation_of(model: nn.Module, node: fx.Node) -> str:
     """What `node` applied last: identity, relu or relu6."""
     if node.op != "call_module":
         relus = (torch.relu, nn.functional.relu, "relu")

@@ -28,12 +28,20 @@ from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
 from afd_mobile.terminal import printable
 
 _SHOWN = 5  # pictures that cannot be read
+# `places.choose_places` has it in code.
+_AUTO_RULE = (
+    "auto: scales behind the activation of every spatial convolution (depthwise where there are "
+    "any) after the tap; residuals behind the last block of each resolution and every second "
+    "block before it, shallow ones first, 4 in all, none that costs more than a 40th of the "
+    "classifier; one correction of the pooled features. A block ends where the network has a "
+    "single path and is narrowest"
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from afd_mobile.afd_module import AfdModule
     from afd_mobile.backbones import Backbone
+    from afd_mobile.corrections import AnyModule
     from afd_mobile.degrade import RGB
     from afd_mobile.training import Progress
 
@@ -56,7 +64,17 @@ def _train_parser() -> argparse.ArgumentParser:
         help="torchvision or timm classifier, or package.module:factory, which is run",
     )
     add(
-        "--tap", metavar="NODE", help="node whose output is corrected (default: the backbone's own)"
+        "--tap",
+        metavar="NODE",
+        help="node whose output is corrected; with --taps, behind which it is (default: the "
+        "backbone's own)",
+    )
+    add(
+        "--taps",
+        nargs="+",
+        metavar="auto|KIND:NODE",
+        help="correct at several places inside the classifier, each of a KIND: scale, residual "
+        f"or pooled. {_AUTO_RULE}",
     )
     add(
         "--backbone-weights",
@@ -237,19 +255,27 @@ def _train(arguments: argparse.Namespace) -> None:
     print(printable(made))
 
 
-def _new_module(arguments: argparse.Namespace, backbone: Backbone, init: Path | None) -> AfdModule:
-    from afd_mobile.afd_module import AfdConfig, AfdModule
+def _new_module(arguments: argparse.Namespace, backbone: Backbone, init: Path | None) -> AnyModule:
+    from afd_mobile.afd_module import AfdConfig
     from afd_mobile.checkpoint import load_checkpoint
+    from afd_mobile.corrections import AnyConfig, module_of
+    from afd_mobile.places import inside_preset
 
-    config = AfdConfig.preset(
-        arguments.preset,
-        channels=backbone.channels,
-        stride=backbone.stride,
-        activation=backbone.activation,
-        drift_input=arguments.drift_input,
-    )
+    config: AnyConfig
+    if arguments.taps:
+        if arguments.preset != "mobile":
+            raise UsageError(f"--preset {arguments.preset} has a single tap; drop --taps")
+        config = inside_preset(backbone, arguments.taps, drift_input=arguments.drift_input)
+    else:
+        config = AfdConfig.preset(
+            arguments.preset,
+            channels=backbone.channels,
+            stride=backbone.stride,
+            activation=backbone.activation,
+            drift_input=arguments.drift_input,
+        )
     if init is None:
-        module = AfdModule(config)
+        module = module_of(config)
         module.reset_to_identity()
         return module
     module = load_checkpoint(init).module.requires_grad_(True)
@@ -533,6 +559,7 @@ def _drift(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from afd_mobile import drift
+    from afd_mobile.afd_module import AfdModule
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
     from afd_mobile.picture_files import list_images, read_image
@@ -544,7 +571,9 @@ def _drift(arguments: argparse.Namespace) -> None:
         raise InputError(f"checkpoint {path} does not say for which classifier it is")
     name = recorded_backbone(checkpoint.backbone, arguments.backbone, what=f"checkpoint {path}")
     backbone = load_backbone(name, tap=arguments.tap or checkpoint.tap)
-    module = checkpoint.module if backbone.tap == checkpoint.tap else None
+    # What is corrected inside the classifier leaves the features at its tap as they are.
+    module = checkpoint.module if isinstance(checkpoint.module, AfdModule) else None
+    module = module if backbone.tap == checkpoint.tap else None
     out: Path = arguments.out
     _make_folder(out)
     unreadable: dict[Path, str] = {}

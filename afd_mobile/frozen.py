@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -11,22 +11,32 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn.functional import conv2d
 
 
-def frozen(graph: fx.GraphModule, device: torch.device) -> nn.Module:
-    """A copy without gradients of its own: BatchNorm folded, bfloat16, channels last.
+def fast_type(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device computes with it, else float32.
 
     bfloat16 is exact enough for a loss (float32 and bfloat16 runs end alike) and a third faster.
+    A processor that does not have it imitates it, which is slower than float32.
     """
-    network: nn.Module = fuse(copy.deepcopy(graph).eval())
+    if device.type != "cpu":
+        return torch.bfloat16
+    able = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if able else torch.float32
+
+
+def frozen(graph: fx.GraphModule, device: torch.device) -> fx.GraphModule:
+    """A copy without gradients of its own: BatchNorm folded, `fast_type`, channels last."""
+    network = cast(fx.GraphModule, fuse(copy.deepcopy(graph).eval()))
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.Conv2d) and _is_strided_depthwise(module):
             parent, _, own = name.rpartition(".")
             setattr(network.get_submodule(parent), own, _StridedDepthwise(module))
-    network = network.to(device, torch.bfloat16).requires_grad_(False)
-    return network.to(memory_format=torch.channels_last)
+    network = network.to(device, fast_type(device)).requires_grad_(False)
+    network.to(memory_format=torch.channels_last)
+    return network
 
 
-def with_deeper_features(tail: fx.GraphModule, features: Tensor) -> fx.GraphModule:
-    """The tail returning (logits, *the last feature map at each lower resolution)."""
+def with_deeper_features(tail: fx.GraphModule, features: Tensor, largest: int) -> fx.GraphModule:
+    """The tail returning (logits, *the last feature map at each resolution up to `largest`)."""
     shapes: dict[fx.Node, torch.Size] = {}
 
     class Recorder(fx.Interpreter):
@@ -39,7 +49,7 @@ def with_deeper_features(tail: fx.GraphModule, features: Tensor) -> fx.GraphModu
     with torch.no_grad():
         Recorder(tail).run(features)
     last_of_size = {shape[-1]: node for node, shape in shapes.items()}
-    deeper = [n for size, n in last_of_size.items() if size <= (features.shape[-1] + 1) // 2]
+    deeper = [n for size, n in last_of_size.items() if size <= largest]
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     logits = graph.graph_copy(tail.graph, copies)

@@ -11,12 +11,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from timm.optim import Muon
+from timm.optim import muon as timm_muon
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -25,6 +27,7 @@ from torch.utils.data import DataLoader
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.augment import FIELD, PAPER, Augmentation
 from afd_mobile.backbones import Backbone
+from afd_mobile.corrections import AnyModule, InsideModule
 from afd_mobile.datasets import (
     CompressedCrops,
     DrawnPictures,
@@ -38,7 +41,8 @@ from afd_mobile.distributed import gather, mean_over_ranks, rank, world
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.files import write_whole
-from afd_mobile.objectives import OBJECTIVES
+from afd_mobile.frozen import fast_type
+from afd_mobile.objectives import objective_of
 from afd_mobile.picture_files import split
 from afd_mobile.validation import MAX_PICTURES, Validation
 
@@ -73,9 +77,22 @@ def _adam(parameters: Iterator[nn.Parameter], rate: float) -> torch.optim.Optimi
     return torch.optim.Adam(parameters, rate)
 
 
+class _Muon(Muon):  # type: ignore[misc]
+    """timm's, which orthogonalises in bfloat16, in float32 where the processor has no other."""
+
+    def step(self, closure: Any = None) -> Any:
+        own = timm_muon.zeropower_via_newtonschulz
+        device = self.param_groups[0]["params"][0].device
+        timm_muon.zeropower_via_newtonschulz = partial(own, dtype=fast_type(device))
+        try:
+            return super().step(closure)
+        finally:
+            timm_muon.zeropower_via_newtonschulz = own
+
+
 def _muon(parameters: Iterator[nn.Parameter], rate: float) -> torch.optim.Optimizer:
     # Kernels are orthogonalised as C_out x rest; biases go to AdamW at the same rate.
-    optimizer: torch.optim.Optimizer = Muon(
+    optimizer: torch.optim.Optimizer = _Muon(
         parameters, lr=rate, nesterov=True, normalize_spatial=False
     )
     return optimizer
@@ -144,7 +161,7 @@ class Progress:
 
 
 def train(
-    module: AfdModule,
+    module: AnyModule,
     backbone: Backbone,
     images: list[Path],
     settings: Settings,
@@ -184,7 +201,7 @@ def train(
     identity = _identity(settings, module, backbone, images)
     run = _Run(state_path, identity, optimizer, average, DrawnPictures(len(training_images)))
     start = run.load(module) if resume else 0
-    step: nn.Module = OBJECTIVES[settings.objective](module, backbone, settings.crop, device)
+    step = objective_of(settings.objective, module, backbone, settings.crop, device)
     if world() > 1:
         step = DistributedDataParallel(step, forward_sync_buffers=False)
     validation: Validation | None = None
@@ -225,7 +242,7 @@ def train(
                 held_out = held_out if held_out_crops else []
                 validation = Validation(backbone, held_out_crops, device) if held_out else None
             if validation is not None:
-                crops_seen, averaged = iteration * settings.batch, cast(AfdModule, average.module)
+                crops_seen, averaged = iteration * settings.batch, cast(AnyModule, average.module)
                 run.curve.append(_curve_point(crops_seen, run.smooth_loss, validation, averaged))
         if iteration == iterations:
             run.pictures.unreadable = set().union(*gather(run.pictures.unreadable))
@@ -240,28 +257,30 @@ def train(
     sharpen_strength(module, training_images, backbone.input_size)
 
 
-def sharpen_strength(module: AfdModule, images: list[Path], size: int) -> None:
-    """Sharpens the mobile network's strength between clean pictures and those of QF 25.
+def sharpen_strength(module: AnyModule, images: list[Path], size: int) -> None:
+    """Sharpens the strength of correction between clean pictures and those of QF 25.
 
     Args:
         images: at most MAX_PICTURES of them are used, evenly spread; centre crops of `size`.
     """
-    if not isinstance(module.fe_net, BlockScaleFeNet):
+    if isinstance(module, AfdModule) and not isinstance(module.fe_net, BlockScaleFeNet):
         return
     crops, _ = spread_crops(images, MAX_PICTURES, size)
     device = next(module.parameters()).device
-
-    def maps(quality: int | None) -> Tensor:
-        pictures = np.stack([jpeg(crop, quality) for crop in crops])
-        with torch.no_grad():
-            drift_map: Tensor = module.fde_net(nchw(torch.from_numpy(pictures)).to(device))
-        return drift_map
-
-    module.fe_net.sharpen_strength(maps(None), maps(max(QUALITIES)))
+    clean, compressed = (
+        nchw(torch.from_numpy(np.stack([jpeg(crop, quality) for crop in crops]))).to(device)
+        for quality in (None, max(QUALITIES))
+    )
+    with torch.no_grad():
+        if isinstance(module, InsideModule):
+            logits = [module(image).gate_logits.flatten() for image in (clean, compressed)]
+            module.sharpen_gate(*logits)
+        elif isinstance(module.fe_net, BlockScaleFeNet):
+            module.fe_net.sharpen_strength(module.fde_net(clean), module.fde_net(compressed))
 
 
 def _curve_point(
-    crops: int, loss: float, validation: Validation, module: AfdModule
+    crops: int, loss: float, validation: Validation, module: AnyModule
 ) -> dict[str, Any]:
     agreement = validation.corrected(module.eval())
     return {
@@ -312,7 +331,7 @@ def _means(loss: Tensor, *flags: bool) -> list[float]:
 
 
 def _identity(
-    settings: Settings, module: AfdModule, backbone: Backbone, images: list[Path]
+    settings: Settings, module: AnyModule, backbone: Backbone, images: list[Path]
 ) -> dict[str, Any]:
     return {
         **settings.as_dict(),
@@ -373,7 +392,7 @@ class _Run:
         unreadable = len(self.pictures.unreadable)
         return Progress(iteration, loss, self.smooth_loss, self.curve, unreadable, said, saved)
 
-    def save(self, iteration: int, module: AfdModule) -> None:
+    def save(self, iteration: int, module: AnyModule) -> None:
         if rank() != 0:
             return
         buffer = io.BytesIO()
@@ -391,7 +410,7 @@ class _Run:
         torch.save(state, buffer)
         write_whole(self.path, buffer.getvalue())
 
-    def load(self, module: AfdModule) -> int:
+    def load(self, module: AnyModule) -> int:
         """The iteration that the state was saved after."""
         path = self.path
         if not path.is_file():
@@ -419,7 +438,7 @@ class _Run:
                 f"{path} is broken or of another version; delete it and start without --resume"
             ) from error
 
-    def _take(self, state: dict[str, Any], module: AfdModule) -> int:
+    def _take(self, state: dict[str, Any], module: AnyModule) -> int:
         iteration, smooth_loss = int(state["iteration"]), float(state["smooth_loss"])
         if not 1 <= iteration <= self.identity["iterations"] or not math.isfinite(smooth_loss):
             raise ValueError("no state is saved there")

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone, classifier
+from afd_mobile.corrections import AnyModule
 from afd_mobile.degrade import QUALITIES, RGB, jpeg
 from afd_mobile.fusion import fuse
 
@@ -31,7 +31,7 @@ class Validation:
         self.reference = self._top1(None, None)
         self.direct = self._agreement(None)
 
-    def corrected(self, module: AfdModule) -> dict[str, float]:
+    def corrected(self, module: AnyModule) -> dict[str, float]:
         """Agreement by condition: `clean` and every quality."""
         return self._agreement(fuse(module))
 
@@ -41,13 +41,13 @@ class Validation:
         shares = [(corrected[q] - self.direct[q]) / (1 - self.direct[q]) for q in qualities]
         return float(np.mean(shares)) if shares else 0.0
 
-    def _agreement(self, module: AfdModule | None) -> dict[str, float]:
+    def _agreement(self, module: AnyModule | None) -> dict[str, float]:
         return {
             str(quality or "clean"): float((self._top1(module, quality) == self.reference).mean())
             for quality in self.pictures
         }
 
-    def _top1(self, module: AfdModule | None, quality: int | None) -> NDArray[np.int64]:
+    def _top1(self, module: AnyModule | None, quality: int | None) -> NDArray[np.int64]:
         logits = classifier(self.backbone, module, self.device)
         pictures = self.pictures[quality]
         batches = [pictures[i : i + _BATCH] for i in range(0, len(pictures), _BATCH)]

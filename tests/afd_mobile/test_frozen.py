@@ -6,9 +6,37 @@ from torch import Tensor, fx, nn
 from torchvision import models
 
 from afd_mobile.backbones import Backbone, load_backbone
-from afd_mobile.frozen import _StridedDepthwise, frozen, with_deeper_features
+from afd_mobile.frozen import _StridedDepthwise, fast_type, frozen, with_deeper_features
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that computes with bfloat16."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "expected"),
+    [
+        (True, False, torch.bfloat16),
+        (False, True, torch.bfloat16),
+        (False, False, torch.float32),
+    ],
+)
+def test_bfloat16_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+    avx512_bf16: bool,
+    amx: bool,
+    expected: torch.dtype,
+    mobilenet: Backbone,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert fast_type(CPU) == expected
+    assert fast_type(torch.device("cuda")) == torch.bfloat16
+    assert {p.dtype for p in frozen(mobilenet.head, CPU).parameters()} == {expected}
 
 
 def bfloat16_picture(size: int) -> Tensor:
@@ -150,7 +178,7 @@ def test_mobilenets_deeper_features_are_its_tails_own(
         expected_logits = mobilenet.tail(features)
         for hook in hooks:
             hook.remove()
-        logits, *deeper = with_deeper_features(mobilenet.tail, features)(features)
+        logits, *deeper = with_deeper_features(mobilenet.tail, features, size // 16 + 1)(features)
     assert torch.equal(logits, expected_logits)
     assert [d.shape[-1] for d in deeper] == deeper_sizes
     assert all(torch.equal(d, outputs[d.shape[-1]]) for d in deeper)
@@ -164,7 +192,8 @@ def test_squeezenets_deeper_features_of_odd_size(size: int, deeper_sizes: list[i
     with torch.no_grad():
         x = torch.randn(1, 3, size, size)
         features = backbone.head(x)
-        logits, *deeper = with_deeper_features(backbone.tail, features)(features)
+        half = (features.shape[-1] + 1) // 2
+        logits, *deeper = with_deeper_features(backbone.tail, features, half)(features)
         assert torch.equal(logits, whole(x))
         expected = [whole.features[:8](x), whole.classifier[:3](whole.features(x))]
     assert features.shape[-1] % 2 == 1
@@ -173,15 +202,18 @@ def test_squeezenets_deeper_features_of_odd_size(size: int, deeper_sizes: list[i
         assert torch.equal(found, wanted)
 
 
-def test_half_of_an_odd_size_rounded_up_is_deeper() -> None:
+@pytest.mark.parametrize(("largest", "expected"), [(3, []), (4, [4]), (7, [7, 4])])
+def test_maps_above_the_largest_are_left_out(largest: int, expected: list[int]) -> None:
     tail = fx.symbolic_trace(
         nn.Sequential(
+            nn.ReLU(),
             nn.Conv2d(2, 3, 3, stride=2, padding=1),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(3, 5),
         )
     )
-    logits, *deeper = with_deeper_features(tail, torch.zeros(1, 2, 7, 7))(torch.randn(4, 2, 7, 7))
+    network = with_deeper_features(tail, torch.zeros(1, 2, 7, 7), largest)
+    logits, *deeper = network(torch.randn(4, 2, 7, 7))
     assert logits.shape == (4, 5)
-    assert [d.shape for d in deeper] == [(4, 3, 4, 4)]
+    assert [d.shape[-1] for d in deeper] == expected
