@@ -137,7 +137,13 @@ def evaluate(
         if read:
             stack = np.concatenate([images for _, images in read])
             labels = np.repeat([p.label for p, _ in read], len(conditions))
-            hits = _hits(_logits(model, stack), _logits(reference, stack), labels)
+            parts = [slice(i, i + _AT_ONCE) for i in range(0, len(stack), _AT_ONCE)]
+            hits = np.concatenate(
+                [
+                    _hits(model.logits(stack[p]), reference.logits(stack[p]), labels[p])
+                    for p in parts
+                ]
+            )
             per_picture = hits.reshape(len(read), len(conditions), hits.shape[1])
             rows += [(p.key, h) for (p, _), h in zip(read, per_picture, strict=True)]
         yield len(batch)
@@ -150,11 +156,6 @@ def evaluate(
     keys = [p.key for p in pictures if p.key in by_key]
     table = np.stack([by_key[key] for key in keys])
     yield Outcomes(keys, dict(sorted(left_out.items())), *np.moveaxis(table, 2, 0))
-
-
-def _logits(model: Predictor, stack: NDArray[np.uint8]) -> NDArray[np.float32]:
-    parts = [stack[i : i + _AT_ONCE] for i in range(0, len(stack), _AT_ONCE)]
-    return np.concatenate([model.logits(part) for part in parts])
 
 
 def _hits(
