@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, fx, nn
 from torchvision import models
 
@@ -49,7 +50,7 @@ def relative_error(x: Tensor, expected: Tensor) -> float:
     return float((x.float() - expected).norm() / expected.norm())
 
 
-@pytest.fixture(params=["mobilenet_v2", "squeezenet1_1"])
+@pytest.fixture(params=["mobilenet_v2", "squeezenet1_1", "tf_efficientnet_lite0"])
 def backbone(request: pytest.FixtureRequest, mobilenet: Backbone) -> Backbone:
     return mobilenet if request.param == "mobilenet_v2" else load_backbone(request.param)
 
@@ -92,21 +93,44 @@ def test_the_original_stays_as_it_is(mobilenet: Backbone) -> None:
     assert all(p.dtype == torch.bfloat16 and not p.requires_grad for p in copy.parameters())
 
 
-def test_mobilenets_four_strided_depthwise_convolutions_are_replaced(mobilenet: Backbone) -> None:
+@pytest.mark.parametrize("name", ["mobilenet_v2", "tf_efficientnet_lite0"])
+def test_all_four_strided_depthwise_convolutions_are_replaced(name: str) -> None:
+    backbone = load_backbone(name, weights="random")
     counts = [
         sum(isinstance(m, _StridedDepthwise) for m in frozen(part, CPU).modules())
-        for part in (mobilenet.head, mobilenet.tail)
+        for part in (backbone.head, backbone.tail)
     ]
     assert counts == [2, 2]
+    modules = frozen(backbone.tail, CPU).modules()
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in modules)
 
 
+def test_a_convolution_with_two_uses_keeps_its_batchnorms() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.one, self.two = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.one(self.conv(x)), self.two(self.conv(x))])
+
+    network = Shared().eval()
+    network.two.running_mean = torch.ones(3)
+    x = torch.randn(1, 3, 8, 8).bfloat16()
+    with torch.no_grad():
+        copy = frozen(fx.symbolic_trace(network), CPU)
+        assert relative_error(copy(x), network(x.float())) < 0.01
+
+
+@pytest.mark.parametrize("same", [False, True])
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("size", [(8, 8), (7, 7), (9, 12), (1, 2)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
 def test_the_strided_depthwises_gradient_is_autograds(
-    kernel: int, size: tuple[int, int], dtype: torch.dtype, tolerance: float
+    same: bool, kernel: int, size: tuple[int, int], dtype: torch.dtype, tolerance: float
 ) -> None:
-    conv = nn.Conv2d(6, 6, kernel, stride=2, padding=kernel // 2, groups=6, dtype=dtype)
+    build, padding = (Conv2dSame, 0) if same else (nn.Conv2d, kernel // 2)
+    conv = build(6, 6, kernel, stride=2, padding=padding, groups=6).to(dtype)
     x = torch.randn(2, 6, *size, dtype=dtype, requires_grad=True)
     expected, actual = conv(x), _StridedDepthwise(conv)(x)
     assert torch.equal(actual, expected)
