@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -151,12 +152,25 @@ def test_a_grey_jpeg_is_grey(crop: RGB) -> None:
     assert (compressed == compressed[..., :1]).all() and np.ptp(compressed) > 100
 
 
-def test_avif_is_pillows_on_any_machine(crop: RGB) -> None:
+def test_avif_is_pillows(crop: RGB) -> None:
     buffer = io.BytesIO()
     Image.fromarray(crop).save(buffer, "AVIF", quality=10, max_threads=2)
     compressed = Avif(10).apply(crop, 0)
     assert np.array_equal(compressed, np.asarray(Image.open(buffer)))
     assert not np.array_equal(compressed, jpeg(crop, 10))
+
+
+def test_avif_is_the_same_on_a_machine_of_one_core(
+    photograph: RGB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow takes as many threads as there are cores, and one thread encodes differently."""
+    crop = photograph[100:324, 150:374]
+    compressed = []
+    for cores in (1, 2, 4):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        compressed.append(Avif(10).apply(crop, 0))
+    assert np.array_equal(compressed[0], compressed[1])
+    assert np.array_equal(compressed[1], compressed[2])
 
 
 @pytest.mark.parametrize("codec", [Webp, Avif, Heic])
