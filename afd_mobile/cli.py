@@ -547,7 +547,8 @@ def _drift_parser() -> argparse.ArgumentParser:
         "--tap",
         metavar="NODE",
         help="where features are looked at, such as D1 for the paper's first layer (default: the "
-        "checkpoint's tap; elsewhere there is no correction to show)",
+        "checkpoint's tap, or the deepest feature map that it corrects; elsewhere there is no "
+        "correction to show)",
     )
     parser.add_argument("--limit", type=positive, default=100, metavar="N", help="pictures at most")
     return parser
@@ -558,10 +559,10 @@ def _drift(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from afd_mobile import drift
-    from afd_mobile.afd_module import AfdModule
+    from afd_mobile import drift, places
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
+    from afd_mobile.corrections import InsideModule
     from afd_mobile.picture_files import list_images, read_image
 
     images = list_images(arguments.images)[: arguments.limit]
@@ -571,9 +572,8 @@ def _drift(arguments: argparse.Namespace) -> None:
         raise InputError(f"checkpoint {path} does not say for which classifier it is")
     name = recorded_backbone(checkpoint.backbone, arguments.backbone, what=f"checkpoint {path}")
     backbone = load_backbone(name, tap=arguments.tap or checkpoint.tap)
-    # What is corrected inside the classifier leaves the features at its tap as they are.
-    module = checkpoint.module if isinstance(checkpoint.module, AfdModule) else None
-    module = module if backbone.tap == checkpoint.tap else None
+    module = checkpoint.module if backbone.tap == checkpoint.tap else None
+    node = places.observed_place(module).node if isinstance(module, InsideModule) else backbone.tap
     out: Path = arguments.out
     _make_folder(out)
     unreadable: dict[Path, str] = {}
@@ -591,7 +591,7 @@ def _drift(arguments: argparse.Namespace) -> None:
     maps = drift.drift_maps(backbone, module, read_image(shown), QUALITIES)
     content = {
         "checkpoint": path.stem,
-        "tap": backbone.tap,
+        "tap": node,
         "pictures": 1 + len(rest),
         "map_picture": shown.name,
         "curves": [_as_lists(dataclasses.asdict(curve)) for curve in curves],

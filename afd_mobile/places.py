@@ -77,7 +77,7 @@ def corrected(marked_tail: fx.GraphModule, module: InsideModule) -> fx.GraphModu
     modules = _targets(marked_tail)
     for number, correction in enumerate(module.corrections):
         (mark,) = (node for node in graph.nodes if node.target == _mark(number))
-        target = f"correction_{number}"
+        target = _correction(number)
         del modules[_mark(number)]
         modules[target] = correction
         with graph.inserting_before(mark):
@@ -94,6 +94,42 @@ def corrected_tail(tail: fx.GraphModule, module: InsideModule) -> fx.GraphModule
         InputError: a place that is not in the tail.
     """
     return corrected(marked(tail, module.config.places), module)
+
+
+def observed_place(module: InsideModule) -> Place:
+    """The deepest place that corrects feature maps: there, all corrections but a pooled one show.
+
+    Raises:
+        InputError: a module that corrects pooled features alone.
+    """
+    spatial = [place for place in module.config.places if place.kind != "pooled"]
+    if not spatial:
+        raise InputError("the module corrects pooled features alone, which have no blocks")
+    return spatial[-1]
+
+
+def up_to_place(
+    tail: fx.GraphModule, module: InsideModule, place: Place
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """(features) and (features, guide) -> the features at `place`, plain and corrected there."""
+    places = module.config.places
+    number = len(places) - 1 - places[::-1].index(place)
+    plain = marked(tail, places)
+    return (
+        _ending_at(plain, _mark(number)),
+        _ending_at(corrected(plain, module), _correction(number)),
+    )
+
+
+def _ending_at(network: fx.GraphModule, target: str) -> fx.GraphModule:
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in network.graph.nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+        if node.target == target:
+            graph.output(copies[node])
+            break
+    return fx.GraphModule(network, graph)
 
 
 def check_places(backbone: Backbone, places: Sequence[Place], what: str) -> None:
@@ -117,6 +153,10 @@ def check_places(backbone: Backbone, places: Sequence[Place], what: str) -> None
 
 def _mark(number: int) -> str:
     return f"place_{number}"
+
+
+def _correction(number: int) -> str:
+    return f"correction_{number}"
 
 
 def _targets(graph: fx.GraphModule) -> dict[str, object]:
