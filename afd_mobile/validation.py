@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from afd_mobile.backbones import Backbone, classifier
 from afd_mobile.corrections import AnyModule
@@ -28,7 +31,7 @@ class Validation:
             quality: np.stack([jpeg(crop, quality) for crop in crops])
             for quality in (None, *QUALITIES)
         }
-        self.reference = self._top1(None, None)
+        self.reference = self._top1(classifier(backbone, None, device), None)
         self.direct = self._agreement(None)
 
     def corrected(self, module: AnyModule) -> dict[str, float]:
@@ -42,13 +45,15 @@ class Validation:
         return float(np.mean(shares)) if shares else 0.0
 
     def _agreement(self, module: AnyModule | None) -> dict[str, float]:
+        logits = classifier(self.backbone, module, self.device)
         return {
-            str(quality or "clean"): float((self._top1(module, quality) == self.reference).mean())
+            str(quality or "clean"): float((self._top1(logits, quality) == self.reference).mean())
             for quality in self.pictures
         }
 
-    def _top1(self, module: AnyModule | None, quality: int | None) -> NDArray[np.int64]:
-        logits = classifier(self.backbone, module, self.device)
+    def _top1(
+        self, logits: Callable[[NDArray[np.uint8]], Tensor], quality: int | None
+    ) -> NDArray[np.int64]:
         pictures = self.pictures[quality]
         batches = [pictures[i : i + _BATCH] for i in range(0, len(pictures), _BATCH)]
         result: NDArray[np.int64] = torch.cat([logits(b).argmax(1) for b in batches]).numpy()

@@ -15,6 +15,7 @@ from afd_mobile.datasets import centre_crop, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.validation import Validation
+from tests.afd_mobile.inside import inside_module
 
 CPU = torch.device("cpu")
 CONDITIONS = ["clean", *map(str, QUALITIES)]
@@ -78,6 +79,17 @@ def test_the_correction_is_applied(three: Validation, mobilenet: Backbone) -> No
     corrected = three.corrected(module)
     assert list(corrected) == CONDITIONS
     assert corrected["clean"] < 1
+
+
+def test_corrections_inside_the_classifier_are_applied(
+    three: Validation, mobilenet: Backbone
+) -> None:
+    module = inside_module(mobilenet, "residual:features.13")
+    module.reset_to_identity()
+    assert three.corrected(module) == three.direct
+    with torch.no_grad():
+        module.get_parameter("corrections.0.leave.weight").normal_(0, 1e4)
+    assert three.corrected(module)["clean"] < 1
 
 
 def test_the_recovered_share_by_hand(three: Validation, monkeypatch: pytest.MonkeyPatch) -> None:
