@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from afd_mobile.degrade import CLEAN, Condition
+from afd_mobile.conditions import CLEAN, LEFT_ALONE, Condition
 from afd_mobile.evaluation import Outcomes
 
 RESAMPLES = 2000
@@ -40,13 +40,15 @@ class ConditionAccuracy:
     Attributes:
         top1, top5, reference_top1, reference_top5: share of pictures with the right class.
         difference: top1 - reference_top1, paired.
+        group: of the condition.
         recovered_share: difference / (the reference's clean top1 - reference_top1); None when
-            clean, and where compression costs the reference nothing. Without an interval where
+            clean, and where compression costs the reference too little. Without an interval where
             the reference is right or wrong of fewer than MIN_CHANGED pictures because of it.
         agreement: share of pictures on which both give the same class.
     """
 
     condition: str
+    group: str
     top1: Estimate
     top5: Estimate
     reference_top1: Estimate
@@ -60,18 +62,24 @@ class ConditionAccuracy:
 class Accuracy:
     """Attributes:
     conditions: in the order asked for.
-    recovered_share: the mean over single compressions; None without any. Without an interval where
-        one of them has none.
+    recovered_share: the mean over the conditions that count; None without any. Without an interval
+        where one of them has none.
+    group_shares: the mean over each group that has any, likewise.
     """
 
     pictures: int
     unreadable: list[str]
     conditions: list[ConditionAccuracy]
     recovered_share: Estimate | None
+    group_shares: dict[str, Estimate]
 
 
 def accuracy_of(
-    outcomes: Outcomes, conditions: Sequence[Condition], *, shares: bool = True
+    outcomes: Outcomes,
+    conditions: Sequence[Condition],
+    *,
+    shares: bool = True,
+    least_loss: float = 0.0,
 ) -> Accuracy:
     """Every figure with its interval, from the same resamples, so that differences are paired.
 
@@ -79,6 +87,7 @@ def accuracy_of(
         conditions: those of the outcomes, CLEAN among them.
         shares: whether the reference is a classifier without correction, so that there is
             something to recover.
+        least_loss: what costs the reference less than this, 0 to 1, has no recovered share.
     """
     tables = [
         outcomes.top1,
@@ -93,10 +102,13 @@ def accuracy_of(
     right = outcomes.reference_top1
     enough = (right != right[:, [at_clean]]).sum(axis=0) >= MIN_CHANGED
 
-    def recovered(i: int) -> Means:
+    recovered: dict[int, Means] = {}
+    for i, condition in enumerate(conditions if shares else ()):
         lost = clean - samples[:, 2, i]
-        gained = samples[:, 0, i] - samples[:, 2, i]
-        return np.divide(gained, lost, out=np.full_like(lost, np.nan), where=lost > 0)
+        if condition.group != LEFT_ALONE and lost[0] > 0 and lost[0] >= least_loss:
+            gained = samples[:, 0, i] - samples[:, 2, i]
+            nothing = np.full_like(lost, np.nan)
+            recovered[i] = np.divide(gained, lost, out=nothing, where=lost > 0)
 
     rows = []
     for i, condition in enumerate(conditions):
@@ -104,22 +116,30 @@ def accuracy_of(
         rows.append(
             ConditionAccuracy(
                 condition.name,
+                condition.group,
                 _estimate(top1),
                 _estimate(top5),
                 _estimate(reference_top1),
                 _estimate(reference_top5),
                 _estimate(top1 - reference_top1),
-                _share(recovered(i), enough[i]) if shares and condition != CLEAN else None,
+                _share(recovered[i], enough[i]) if i in recovered else None,
                 _estimate(agreement),
             )
         )
-    single = [i for i, condition in enumerate(conditions) if condition.quality is not None]
-    mean = np.mean([recovered(i) for i in single], axis=0) if shares and single else None
+    by_group: dict[str, list[int]] = {}
+    for i in recovered:
+        by_group.setdefault(conditions[i].group, []).append(i)
+    counted = [i for i in recovered if conditions[i].averaged]
+
+    def mean(chosen: list[int]) -> Estimate:
+        return _share(np.mean([recovered[i] for i in chosen], axis=0), enough[chosen].all())
+
     return Accuracy(
         len(outcomes.keys),
         list(outcomes.unreadable),
         rows,
-        None if mean is None else _share(mean, enough[single].all()),
+        mean(counted) if counted else None,
+        {group: mean(chosen) for group, chosen in by_group.items()},
     )
 
 
@@ -140,7 +160,5 @@ def _estimate(samples: Means) -> Estimate:
     return Estimate(float(samples[0]), float(low), float(high))
 
 
-def _share(samples: Means, enough: np.bool_) -> Estimate | None:
-    if not np.isfinite(samples[0]):
-        return None
+def _share(samples: Means, enough: np.bool_) -> Estimate:
     return _estimate(samples) if enough else Estimate(float(samples[0]), None, None)

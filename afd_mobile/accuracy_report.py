@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import isclose
 from pathlib import Path
 from typing import Any
 
 from afd_mobile.accuracy import MIN_CHANGED, RESAMPLES, SEED, Accuracy
 from afd_mobile.artifacts import read_versioned, versions_of
-from afd_mobile.degrade import CLEAN
+from afd_mobile.conditions import CLEAN, LEFT_ALONE
 from afd_mobile.errors import InputError
 from afd_mobile.terminal import in_markdown, printable
 
@@ -22,6 +22,9 @@ _TOO_FEW = f"too few: compression changes fewer than {MIN_CHANGED} pictures"
 
 Report = dict[str, Any]
 Row = dict[str, Any]  # a ConditionAccuracy as JSON
+
+# What counts as harm: more is lost than this, and the interval excludes 0.
+HARM = 0.005
 
 _SHARES = ("top1", "top5", "reference_top1", "reference_top5", "agreement")
 
@@ -37,13 +40,25 @@ _PRINTED = (
 )
 
 
-def report_of(accuracy: Accuracy, *, model: str, sha256: str | None, reference: str) -> Report:
-    """What `--json` writes: the figures with what they rest on."""
+def report_of(
+    accuracy: Accuracy,
+    *,
+    model: str,
+    sha256: str | None,
+    reference: str,
+    suite: str = "",
+) -> Report:
+    """What `--json` writes: the figures with what they rest on.
+
+    Args:
+        suite: its name; none of conditions that were asked for one by one.
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         "model": model,
         "model_sha256": sha256,
         "reference": reference,
+        "suite": suite,
         **dataclasses.asdict(accuracy),
         "intervals": f"95 %, bootstrap over pictures, {RESAMPLES} resamples, seed {SEED}",
         "host": f"{platform.machine()}, {platform.system()}",
@@ -59,7 +74,8 @@ def read_report(path: Path) -> Report:
     """
     if not path.is_file():
         raise InputError(f"no such file: {path}; make it with afd-eval --json")
-    report: Report = read_versioned(path, SCHEMA_VERSION, "make it with afd-eval --json")
+    content = read_versioned(path, SCHEMA_VERSION, "make it with afd-eval --json")
+    report: Report = {"suite": "", "group_shares": {}} | content  # earlier ones had none
     try:
         _check(report)
     except ValueError as error:
@@ -71,6 +87,7 @@ def _check(report: Report) -> None:
     """Raises: ValueError, it names a key that is missing, or what cannot be."""
     _typed(report, "model", str)
     _typed(report, "reference", str)
+    _typed(report, "suite", str)
     pictures: int = _typed(report, "pictures", int)
     if pictures < 1:
         raise ValueError(f"pictures is {pictures}")
@@ -78,6 +95,8 @@ def _check(report: Report) -> None:
     for number, row in enumerate(rows):
         where = f"conditions[{number}]."
         _typed(row, "condition", str, where)
+        if report["suite"]:
+            _typed(row, "group", str, where)
         for key in _SHARES:
             _check_estimate(row, key, where, 0, 1)
         _check_estimate(row, "difference", where, -1, 1)
@@ -88,6 +107,9 @@ def _check(report: Report) -> None:
             raise ValueError(f"{where}difference is {difference}, not {top1} - {reference}")
     if CLEAN.name not in [row["condition"] for row in rows]:
         raise ValueError("conditions: no clean condition")
+    groups: dict[str, Any] = _typed(report, "group_shares", dict)
+    for group in groups:
+        _check_estimate(groups, group, "group_shares.", -pictures, pictures, is_ratio=True)
     for where, holder in [("", report), *((f"conditions[{n}].", r) for n, r in enumerate(rows))]:
         if holder.get("recovered_share", ...) is not None:
             # At most all pictures are gained where one was lost.
@@ -124,18 +146,49 @@ def _typed(holder: Any, key: str, kind: type | tuple[type, ...], where: str = ""
 
 
 def text_table(report: Report) -> list[str]:
-    """What the command prints: two tables with a line for every condition, then the mean."""
-    lines = [line for columns in _PRINTED for line in _aligned(report["conditions"], columns)]
+    """What the command prints.
+
+    Two tables with a line for every condition, of a suite one by groups; then the mean, and of a
+    suite what it harms.
+    """
+    if report["suite"]:
+        lines = _aligned(_by_group(report), _PRINTED[0])
+    else:
+        lines = [line for columns in _PRINTED for line in _aligned(report["conditions"], columns)]
     lines.append(f"in %, brackets: 95 % intervals; {report['pictures']} pictures")
     if report["recovered_share"]:
         lines[-1] += f"; recovered share on average {_with_interval(report['recovered_share'])}"
-    return [*lines, *_too_few(report)]
+    return [*lines, *_remarks(report)]
 
 
-def _too_few(report: Report) -> list[str]:
-    """What `too few` means, where it is said."""
+def _remarks(report: Report) -> list[str]:
+    """What `too few` means, where it is said, and what of a suite is harmed."""
     shares = [row["recovered_share"] for row in report["conditions"]]
-    return [_TOO_FEW] if any(share and share["low"] is None for share in shares) else []
+    lines = [_TOO_FEW] if any(share and share["low"] is None for share in shares) else []
+    if report["suite"]:
+        harmed = ", ".join(row["condition"] for row in report["conditions"] if is_harm(row))
+        lines.append(
+            f"harm, by more than {100 * HARM:.1f} points and beyond chance: {harmed or 'none'}"
+        )
+    return lines
+
+
+def is_harm(row: Row) -> bool:
+    """Whether the model is worse than the reference, by more than HARM and by more than chance."""
+    return bool(row["difference"]["value"] < -HARM and row["difference"]["high"] < 0)
+
+
+def _by_group(report: Report) -> list[Row]:
+    """The conditions, indented below lines of their groups, which hold the mean shares."""
+    lines: list[Row] = []
+    for row in report["conditions"]:
+        group = row["group"]
+        if group and all(line["group"] != group for line in lines):
+            mean = report["group_shares"].get(group)
+            lines.append({"condition": group, "group": group, "recovered_share": mean})
+        indented = f"  {row['condition']}" if group else row["condition"]
+        lines.append({**row, "condition": indented})
+    return lines
 
 
 def _aligned(rows: Sequence[Row], columns: dict[str, str]) -> list[str]:
@@ -144,7 +197,7 @@ def _aligned(rows: Sequence[Row], columns: dict[str, str]) -> list[str]:
     table = [["", *names]]
     for header, key in columns.items():
         sign = "+" if key == "difference" else ""
-        cells = [_with_interval(row[key], sign, width=6) for row in rows]
+        cells = [_with_interval(row.get(key), sign, width=6) for row in rows]
         table.append([f"{'':2}{header}", *cells])
     widths = [max(map(len, column)) for column in table]
     return [
@@ -154,39 +207,55 @@ def _aligned(rows: Sequence[Row], columns: dict[str, str]) -> list[str]:
 
 
 def markdown_table(reports: Sequence[Report]) -> str:
-    """All reports: for each, the reference's row, the model's, and what was recovered."""
-    blocks: list[str] = []
-    for report in reports:
-        rows: list[Row] = report["conditions"]
-        model, reference, mean = (report[k] for k in ("model", "reference", "recovered_share"))
-        heading = in_markdown(f"{model} against {reference}, {report['pictures']} pictures")
-        blocks.append(
-            "\n".join(
-                [
-                    f"| {heading} | "
-                    + " | ".join(in_markdown(r["condition"]) for r in rows)
-                    + " |",
-                    "|---" * (len(rows) + 1) + "|",
-                    _markdown_row(
-                        "top-1, reference", [_percent(r["reference_top1"]) for r in rows]
-                    ),
-                    _markdown_row("top-1", [_percent(r["top1"]) for r in rows]),
-                    _markdown_row(
-                        "difference", [_with_interval(r["difference"], "+") for r in rows]
-                    ),
-                    *_shares_row(rows),
-                    _markdown_row(
-                        "top-5, reference > own",
-                        [f"{_percent(r['reference_top5'])} > {_percent(r['top5'])}" for r in rows],
-                    ),
-                    _markdown_row("same top-1", [_percent(r["agreement"]) for r in rows]),
-                ]
-            )
-            + "\n\nIn %; brackets: 95 % intervals."
-            + (f" Recovered share on average: {_with_interval(mean)}." if mean else "")
-            + "".join(f" {line.capitalize()}." for line in _too_few(report))
-        )
-    return "\n\n".join(blocks) + "\n"
+    """All reports, one table each: a suite's by lines, others by columns."""
+    return "\n\n".join(map(_markdown, reports)) + "\n"
+
+
+def _markdown(report: Report) -> str:
+    mean = report["recovered_share"]
+    table = _markdown_by_lines(report) if report["suite"] else _markdown_by_columns(report)
+    below = "In %; brackets: 95 % intervals."
+    if mean:
+        below += f" Recovered share on average: {_with_interval(mean)}."
+    for line in map(in_markdown, _remarks(report)):
+        below += f" {line[0].upper()}{line[1:]}."
+    return "\n".join(table) + f"\n\n{below}"
+
+
+def _heading(report: Report) -> str:
+    model, reference = report["model"], report["reference"]
+    return in_markdown(f"{model} against {reference}, {report['pictures']} pictures")
+
+
+def _markdown_by_lines(report: Report) -> list[str]:
+    """A line for every condition and group."""
+    lines = [_markdown_row(_heading(report), list(_PRINTED[0])), "|---" * 5 + "|"]
+    for row in _by_group(report):
+        name = in_markdown(row["condition"].strip())
+        cells = [
+            _with_interval(row.get(key), "+" if key == "difference" else "")
+            for key in _PRINTED[0].values()
+        ]
+        lines.append(_markdown_row(name if "top1" in row else f"**{name}**", cells))
+    return lines
+
+
+def _markdown_by_columns(report: Report) -> list[str]:
+    """The reference's line, the model's, and what was recovered."""
+    rows: list[Row] = report["conditions"]
+    return [
+        _markdown_row(_heading(report), [in_markdown(r["condition"]) for r in rows]),
+        "|---" * (len(rows) + 1) + "|",
+        _markdown_row("top-1, reference", [_percent(r["reference_top1"]) for r in rows]),
+        _markdown_row("top-1", [_percent(r["top1"]) for r in rows]),
+        _markdown_row("difference", [_with_interval(r["difference"], "+") for r in rows]),
+        *_shares_row(rows),
+        _markdown_row(
+            "top-5, reference > own",
+            [f"{_percent(r['reference_top5'])} > {_percent(r['top5'])}" for r in rows],
+        ),
+        _markdown_row("same top-1", [_percent(r["agreement"]) for r in rows]),
+    ]
 
 
 def _shares_row(rows: list[Row]) -> list[str]:
@@ -196,52 +265,118 @@ def _shares_row(rows: list[Row]) -> list[str]:
 
 
 def draw(reports: Sequence[Report]) -> bytes:
-    """A PNG: top-1 over the conditions, one panel for each report, three in a row."""
+    """A PNG with a panel for each report, three in a row.
+
+    Of suites the gain under every condition; else top-1 over the conditions.
+    """
     # Only this function needs it, and it takes half a second to import.
     from matplotlib.figure import Figure
 
     from afd_mobile.plotting import png
 
+    gains = any(report["suite"] for report in reports)
+    most = max(len(report["conditions"]) for report in reports)
+    width, height = (5.4, 1.6 + 0.22 * most) if gains else (4.6, 3.4)
     columns = min(3, len(reports))
     lines = -(-len(reports) // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.4 * lines), dpi=120, layout="constrained")
-    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flat
+    figure = Figure(figsize=(width * columns, height * lines), dpi=120, layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=not gains, squeeze=False).flat
     for report, panel in zip(reports, panels, strict=False):
-        rows: list[Row] = report["conditions"]
-        degraded = [r for r in rows if r["condition"] != CLEAN.name]
-        clean = next(r for r in rows if r["condition"] == CLEAN.name)
-        x = list(range(len(degraded)))
-        panel.axhline(
-            100 * clean["reference_top1"]["value"], color="0.5", ls="--", label="reference, clean"
-        )
-        for key, label, colour, marker, shift in (
-            ("top1", "model", "tab:blue", "o", -0.05),
-            ("reference_top1", "reference", "tab:red", "s", 0.05),
-        ):
-            values = [100 * r[key]["value"] for r in degraded]
-            low = [v - 100 * r[key]["low"] for v, r in zip(values, degraded, strict=True)]
-            high = [100 * r[key]["high"] - v for v, r in zip(values, degraded, strict=True)]
-            panel.errorbar(
-                [place + shift for place in x],
-                values,
-                (low, high),
-                color=colour,
-                marker=marker,
-                label=label,
-                capsize=3,
-            )
-        slanted = {"rotation": 45, "ha": "right"} if len(x) > 5 else {}
-        conditions = [printable(r["condition"]) for r in degraded]
-        panel.set_xticks(x, conditions, parse_math=False, **slanted)
+        (_draw_gains if gains else _draw_top1)(panel, report)
         model, reference = printable(report["model"]), printable(report["reference"])
         panel.set_title(f"{model}\nagainst {reference}", fontsize="medium", parse_math=False)
-        panel.grid(alpha=0.3)
+        panel.grid(alpha=0.3, axis="x" if gains else "both")
     for unused in list(panels):
         unused.set_axis_off()
-    figure.axes[0].set_ylabel("top-1 in %")
+    if not gains:
+        figure.axes[0].set_ylabel("top-1 in %")
     # Outside: no place inside is free of points in every panel.
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    shown = {label: handle for panel in figure.axes for handle, label in _legend(panel)}
+    figure.legend(
+        list(shown.values()), list(shown), loc="outside lower center", ncols=4, fontsize="small"
+    )
     return png(figure)
+
+
+def _draw_top1(panel: Any, report: Report) -> None:
+    """Top-1 of model and reference over the degraded conditions."""
+    rows: list[Row] = report["conditions"]
+    degraded = [r for r in rows if r["condition"] != CLEAN.name]
+    clean = next(r for r in rows if r["condition"] == CLEAN.name)
+    x = list(range(len(degraded)))
+    panel.axhline(
+        100 * clean["reference_top1"]["value"], color="0.5", ls="--", label="reference, clean"
+    )
+    for key, label, colour, marker, shift in (
+        ("top1", "model", "tab:blue", "o", -0.05),
+        ("reference_top1", "reference", "tab:red", "s", 0.05),
+    ):
+        values, interval = _points([r[key] for r in degraded])
+        panel.errorbar(
+            [place + shift for place in x],
+            values,
+            interval,
+            color=colour,
+            marker=marker,
+            label=label,
+            capsize=3,
+        )
+    slanted = {"rotation": 45, "ha": "right"} if len(x) > 5 else {}
+    conditions = [printable(r["condition"]) for r in degraded]
+    panel.set_xticks(x, conditions, parse_math=False, **slanted)
+
+
+def _draw_gains(panel: Any, report: Report) -> None:
+    """From top to bottom, what every condition costs the reference, and how much comes back."""
+    rows = _by_group(report)
+    clean = next(r for r in rows if r["condition"] == CLEAN.name)["reference_top1"]["value"]
+    places = [(-y, row) for y, row in enumerate(rows) if "top1" in row]
+    lost = [(y, row) for y, row in places if row["group"] not in ("", LEFT_ALONE)]
+    panel.barh(
+        [y for y, _ in lost],
+        [100 * max(0.0, clean - row["reference_top1"]["value"]) for _, row in lost],
+        color="0.88",
+        label="lost by the reference",
+    )
+    for kind, colour in (("gain", "tab:blue"), ("loss by chance", "#f2a7a7"), ("harm", "tab:red")):
+        drawn = [(y, row) for y, row in places if _kind(row) == kind]
+        if not drawn:
+            continue
+        values, interval = _points([row["difference"] for _, row in drawn])
+        panel.barh(
+            [y for y, _ in drawn],
+            values,
+            xerr=interval,
+            height=0.5,
+            color=colour,
+            label=kind,
+            error_kw={"capsize": 2, "lw": 0.8, "ecolor": "0.25"},
+        )
+    names = [printable(row["condition"]).strip() for row in rows]
+    panel.set_yticks([-y for y in range(len(rows))], names, parse_math=False, fontsize="small")
+    for label, row in zip(panel.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("normal" if "top1" in row else "bold")
+    panel.set_ylim(0.8 - len(rows), 0.8)
+    panel.axvline(0, color="0.25", lw=0.8)
+    panel.set_xlabel("top-1, points")
+
+
+def _legend(panel: Any) -> Iterator[tuple[Any, str]]:
+    return zip(*panel.get_legend_handles_labels(), strict=True)
+
+
+def _kind(row: Row) -> str:
+    """Which colour its bar has."""
+    if is_harm(row):
+        return "harm"
+    return "gain" if row["difference"]["value"] >= 0 else "loss by chance"
+
+
+def _points(estimates: list[dict[str, float]]) -> tuple[list[float], tuple[list[float], ...]]:
+    """Values in %, and how far the intervals reach below and above them."""
+    values, low, high = ([100 * e[part] for e in estimates] for part in ("value", "low", "high"))
+    below = [value - end for value, end in zip(values, low, strict=True)]
+    return values, (below, [end - value for value, end in zip(values, high, strict=True)])
 
 
 def _markdown_row(name: str, cells: list[str]) -> str:

@@ -6,8 +6,9 @@ import hashlib
 import importlib
 import os
 import sys
+import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from torch import Tensor, fx, nn
 
 from afd_mobile.backbone_names import BackboneName, Factory
 from afd_mobile.checkpoint import load_strictly, read_state_dict
+from afd_mobile.corrections import AnyModule, InsideModule
 from afd_mobile.datasets import nchw
 from afd_mobile.dct import BLOCK
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fusion import Reparameterizable
+from afd_mobile.places import QUALNAME, corrected_tail
 from afd_mobile.resources import models_dir
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -32,6 +35,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 NAMED_TAPS: Mapping[str, Mapping[str, str]] = {
     "mobilenet_v2": {"D4": "features.6", "D1": "features.0"},
     "squeezenet1_1": {"D2": "features.2", "D1": "features.1"},
+    "tf_efficientnet_lite0": {"D4": "blocks.2", "D1": "bn1", "D2": "blocks.0", "D3": "blocks.1"},
     "resnet50": {"D2": "relu", "D1": "conv1", "D3": "layer1.0", "D4": "layer1"},
     "repvgg_a2": {"D1": "stem", "D2": "stages.0.0", "D3": "stages.0", "D4": "stages.1"},
 }
@@ -125,7 +129,7 @@ def load_backbone(
     model = source.build(None)
     trained, origin = weights != "random", "random"
     if trained:
-        state, origin = _find_weights(source, weights)
+        state, origin, source = _find_weights(source, weights)
         if state is not None:
             model = source.build(_classes_in(model, state, origin))
             load_strictly(model, state, what=f"weights {origin} for backbone {name}")
@@ -173,25 +177,30 @@ def load_backbone(
 
 
 def classifier(
-    backbone: Backbone, module: nn.Module | None, device: torch.device
+    backbone: Backbone, module: AnyModule | None, device: torch.device
 ) -> Callable[[NDArray[np.uint8]], Tensor]:
     """The whole network: pictures (N, S, S, 3) RGB -> logits (N, classes), on the CPU.
 
     Args:
-        module: corrects the tapped features; None leaves them.
+        module: corrects the features at the tap, or inside the tail; None leaves them.
     """
     normalize = Normalize(backbone.mean, backbone.std).to(device)
     head, tail = backbone.head.to(device), backbone.tail.to(device)
     correct = module.to(device) if module is not None else None
+    if isinstance(correct, InsideModule):
+        tail = corrected_tail(tail, correct)
 
     @torch.no_grad()
     def logits(pictures: NDArray[np.uint8]) -> Tensor:
         image = nchw(torch.from_numpy(pictures).to(device))
         features = head(normalize(image))
-        if correct is not None:
-            features = correct(features, image)
-        result: Tensor = tail(features).float().cpu()
-        return result
+        if isinstance(correct, InsideModule):
+            result: Tensor = tail(features, correct(image))
+        elif correct is not None:
+            result = tail(correct(features, image))
+        else:
+            result = tail(features)
+        return result.float().cpu()
 
     return logits
 
@@ -304,21 +313,24 @@ def bundled_weights(name: str) -> Path:
     return models_dir() / "backbones" / f"{name}.safetensors"
 
 
-def _find_weights(source: _Source, weights: str) -> tuple[dict[str, Tensor] | None, str]:
-    """State dict and origin; None where a person's own factory has loaded its weights itself."""
+def _find_weights(source: _Source, weights: str) -> tuple[dict[str, Tensor] | None, str, _Source]:
+    """State dict, origin, and the source with the record of these weights.
+
+    The state dict is None where a person's own factory has loaded its weights itself.
+    """
     if weights != "auto":
-        return read_state_dict(Path(weights)), weights
+        return read_state_dict(Path(weights)), weights, source
     bundled = bundled_weights(source.name)
     if bundled.is_file():
-        return read_state_dict(bundled), "bundled"
+        return read_state_dict(bundled), "bundled", _with_own_record(source, bundled)
     folder = os.environ.get("AFD_WEIGHTS_DIR")
     own = Path(folder) / f"{source.name}.pth" if folder else None
     if own and own.is_file():
-        return read_state_dict(own), str(own)
+        return read_state_dict(own), str(own), source
     if source.download is None:
-        return None, "factory"
+        return None, "factory", source
     try:
-        return source.download(), "published"
+        return source.download(), "published", source
     except Exception as error:  # whatever the hub's client raises
         raise InputError(
             f"no weights for backbone {source.name}: none come with this project, "
@@ -327,6 +339,16 @@ def _find_weights(source: _Source, weights: str) -> tuple[dict[str, Tensor] | No
             f"put {source.name}.pth into $AFD_WEIGHTS_DIR, go online, or use "
             "--backbone-weights random to see the graph and its cost without accuracy"
         ) from error
+
+
+def _with_own_record(source: _Source, weights: Path) -> _Source:
+    """With what the file beside the weights says; without one, the library's record holds."""
+    path = weights.with_suffix(".toml")
+    if not path.is_file():
+        return source
+    record = tomllib.loads(path.read_text(encoding="utf-8"))
+    mean, std = (tuple(v / 255 for v in record[key]) for key in ("mean", "std"))
+    return replace(source, mean=mean, std=std, input_size=record["input_size"])
 
 
 def _without_in_place(model: nn.Module) -> nn.Module:
@@ -369,6 +391,8 @@ def _cut(model: nn.Module, name: str, tap: str) -> tuple[fx.GraphModule, fx.Grap
     except Exception as error:  # torch.fx raises whatever the network's forward does
         raise InputError(f"{name} cannot be traced symbolically: {error!r}") from error
     by_name = {tracer.node_to_qualname[n]: n for n in graph.nodes if n in tracer.node_to_qualname}
+    for qualname, node in by_name.items():
+        node.meta[QUALNAME] = qualname
     inside = [node for q, node in by_name.items() if q == tap or q.startswith(tap + ".")]
     if not inside or inside[-1].op == "placeholder":
         modules = {q.rsplit(".", k)[0] for q in by_name for k in range(1, q.count(".") + 1)}
@@ -388,7 +412,7 @@ def _cut(model: nn.Module, name: str, tap: str) -> tuple[fx.GraphModule, fx.Grap
     return (
         fx.GraphModule(model, head, "Head").eval(),
         fx.GraphModule(model, tail, "Tail").eval(),
-        _activation_of(model, inside[-1]),
+        activation_of(model, inside[-1]),
     )
 
 
@@ -404,6 +428,8 @@ def _ancestors(
             queue.extend(node.all_input_nodes)
     part = fx.Graph()
     copies = {stop: part.placeholder("features")} if stop else {}
+    if stop:
+        copies[stop].meta.update(stop.meta)
     for node in graph.nodes:
         if node in needed and node not in copies:
             copies[node] = part.node_copy(node, copies.__getitem__)
@@ -411,7 +437,7 @@ def _ancestors(
     return part, [n for n in needed if n and n is not stop and n.op == "placeholder"]
 
 
-def _activation_of(model: nn.Module, node: fx.Node) -> str:
+def activation_of(model: nn.Module, node: fx.Node) -> str:
     """What `node` applied last: identity, relu or relu6."""
     if node.op != "call_module":
         relus = (torch.relu, nn.functional.relu, "relu")

@@ -17,12 +17,19 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from afd_mobile import baseline
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdConfig
+from afd_mobile.corrections import AnyConfig, AnyModule, InsideConfig, module_of
 from afd_mobile.errors import InputError
 from afd_mobile.files import write_whole
 from afd_mobile.resources import models_dir
 
+# One tap, and several places inside the classifier.
 FORMAT = "afd-mobile/1"
+INSIDE_FORMAT = "afd-mobile/2"
+CONFIGS: Mapping[str | None, type[AfdConfig] | type[InsideConfig]] = {
+    FORMAT: AfdConfig,
+    INSIDE_FORMAT: InsideConfig,
+}
 
 T = TypeVar("T")
 
@@ -32,11 +39,12 @@ class Checkpoint:
     """A trained module and what it was trained for.
 
     Attributes:
-        backbone, tap: the classifier and the node; None in checkpoints that do not record them.
+        backbone, tap: the classifier and the node that its features are taken from; None in
+            checkpoints that do not record them.
         training: how it was trained, as recorded by `afd-train`.
     """
 
-    module: AfdModule
+    module: AnyModule
     backbone: str | None
     tap: str | None
     training: Mapping[str, Any]
@@ -44,9 +52,10 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Writes the checkpoint, whole or not at all."""
+    config = checkpoint.module.config
     metadata = {
-        "format": FORMAT,
-        "config": json.dumps(dataclasses.asdict(checkpoint.module.config)),
+        "format": INSIDE_FORMAT if isinstance(config, InsideConfig) else FORMAT,
+        "config": json.dumps(dataclasses.asdict(config)),
         "backbone": json.dumps(checkpoint.backbone),
         "tap": json.dumps(checkpoint.tap),
         "training": json.dumps(dict(checkpoint.training)),
@@ -93,19 +102,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     metadata = _metadata(path)
     if baseline.is_published_layout(list(state)):
         channels, fe_widths, fde_widths, state = baseline.from_published_layout(state)
-        config = AfdConfig("baseline", channels, 2, "relu", fe_widths, fde_widths)
+        config: AnyConfig = AfdConfig("baseline", channels, 2, "relu", fe_widths, fde_widths)
         metadata = {}
-    elif metadata.get("format") == FORMAT:
+    elif metadata.get("format") in CONFIGS:
         config = _parsed(path, "configuration", lambda: _config(metadata))
     else:
         raise InputError(
-            f"{path} is no AFD checkpoint (no {FORMAT} metadata, nor the authors' key layout); "
-            "make one with afd-train"
+            f"{path} is no AFD checkpoint (no metadata of {' or '.join(map(str, CONFIGS))}, nor "
+            "the authors' key layout); make one with afd-train"
         )
     what = f"checkpoint {path}"
     with torch.device("meta"):  # shapes alone: what the file does not hold is not allocated
-        _check_entries(AfdModule(config), state, what)
-    module = AfdModule(config)
+        _check_entries(module_of(config), state, what)
+    module = module_of(config)
     load_strictly(module, state, what=what)
     return Checkpoint(
         module=module.eval().requires_grad_(False),
@@ -124,8 +133,8 @@ def _text(encoded: str) -> str | None:
     return value
 
 
-def _config(metadata: Mapping[str, str]) -> AfdConfig:
-    return AfdConfig.from_dict(json.loads(metadata["config"]))
+def _config(metadata: Mapping[str, str]) -> AnyConfig:
+    return CONFIGS[metadata["format"]].from_dict(json.loads(metadata["config"]))
 
 
 def _parsed(path: Path, what: str, parse: Callable[[], T]) -> T:

@@ -21,17 +21,26 @@ from afd_mobile.command import (
     run_command,
     seed,
 )
-from afd_mobile.degrade import CLEAN, QUALITIES, Codec, Condition
+from afd_mobile.conditions import CLEAN, SUITES, Suite, repeated, single
+from afd_mobile.degrade import QUALITIES, Codec
 from afd_mobile.errors import InputError, OutputError, UsageError
 from afd_mobile.files import check_writable, write_whole
 from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
 from afd_mobile.terminal import printable
 
 _SHOWN = 5  # pictures that cannot be read
+# `places.choose_places` has it in code.
+_AUTO_RULE = (
+    "auto: scales behind the activation of every spatial convolution (depthwise where there are "
+    "any) after the tap; residuals behind the last block of each resolution and every second "
+    "block before it, shallow ones first, 4 in all, none that costs more than a 40th of the "
+    "classifier; one correction of the pooled features. A block ends where the network has a "
+    "single path and is narrowest"
+)
 
 if TYPE_CHECKING:
-    from afd_mobile.afd_module import AfdModule
     from afd_mobile.backbones import Backbone
+    from afd_mobile.corrections import AnyModule
     from afd_mobile.degrade import RGB
     from afd_mobile.training import Progress
 
@@ -54,7 +63,17 @@ def _train_parser() -> argparse.ArgumentParser:
         help="torchvision or timm classifier, or package.module:factory, which is run",
     )
     add(
-        "--tap", metavar="NODE", help="node whose output is corrected (default: the backbone's own)"
+        "--tap",
+        metavar="NODE",
+        help="node whose output is corrected; with --taps, behind which it is (default: the "
+        "backbone's own)",
+    )
+    add(
+        "--taps",
+        nargs="+",
+        metavar="auto|KIND:NODE",
+        help="correct at several places inside the classifier, each of a KIND: scale, residual "
+        f"or pooled. {_AUTO_RULE}",
     )
     add(
         "--backbone-weights",
@@ -270,28 +289,40 @@ def _shown(steps: Iterator[Progress], iterations: int, *, silent: bool) -> Progr
     return progress
 
 
-def _new_module(arguments: argparse.Namespace, backbone: Backbone, init: Path | None) -> AfdModule:
-    from afd_mobile.afd_module import AfdConfig, AfdModule
+def _new_module(arguments: argparse.Namespace, backbone: Backbone, init: Path | None) -> AnyModule:
+    from afd_mobile.afd_module import AfdConfig
     from afd_mobile.checkpoint import load_checkpoint
+    from afd_mobile.corrections import AnyConfig, module_of
+    from afd_mobile.places import inside_preset
 
-    config = AfdConfig.preset(
-        arguments.preset,
-        channels=backbone.channels,
-        stride=backbone.stride,
-        activation=backbone.activation,
-        drift_input=arguments.drift_input,
-    )
+    config: AnyConfig
+    if arguments.taps:
+        if arguments.preset != "mobile":
+            raise UsageError(f"--preset {arguments.preset} has a single tap; drop --taps")
+        config = inside_preset(backbone, arguments.taps, drift_input=arguments.drift_input)
+    else:
+        config = AfdConfig.preset(
+            arguments.preset,
+            channels=backbone.channels,
+            stride=backbone.stride,
+            activation=backbone.activation,
+            drift_input=arguments.drift_input,
+        )
     if init is None:
-        module = AfdModule(config)
+        module = module_of(config)
         module.reset_to_identity()
         return module
     module = load_checkpoint(init).module.requires_grad_(True)
     if module.config != config:
         found, asked = vars(module.config), vars(config)
-        other = [f"{k} {found[k]}, not {asked[k]}" for k in asked if found[k] != asked[k]]
+        other = [
+            "other places" if k == "places" else f"{k} {found[k]}, not {asked[k]}"
+            for k in asked
+            if k in found and found[k] != asked[k]
+        ]
         raise InputError(
-            f"--init {init} is another architecture: {'; '.join(other)}; give the --preset, --tap "
-            "and --drift-input that it was trained with"
+            f"--init {init} is another architecture: {'; '.join(other)}; give the --preset, "
+            "--tap, --taps and --drift-input that it was trained with"
         )
     return module
 
@@ -353,17 +384,22 @@ def _eval_parser() -> argparse.ArgumentParser:
         help="class names, one a line in the order of the logits (default: ImageNet's wnids)",
     )
     add(
+        "--suite",
+        choices=sorted(SUITES),
+        help="paper: all of its Tables V, VI and IX; field: pictures as phones have them, in other "
+        "codecs and encoders, off the grid, at other scales; instead of --qualities, --codec and "
+        "--times",
+    )
+    add(
         "--qualities",
         nargs="*",
         type=_quality,
-        default=[None, *QUALITIES],
         metavar="QF",
         help="quality factors, 1 to 100, and `clean` (default: clean 25 18 15 10 7)",
     )
     add(
         "--codec",
         type=one_of(Codec),
-        default=Codec.JPEG,
         metavar="jpeg|avif",
         help="(default: jpeg)",
     )
@@ -371,7 +407,6 @@ def _eval_parser() -> argparse.ArgumentParser:
         "--times",
         nargs="*",
         type=_times,
-        default=[],
         metavar="N",
         help="compress N times as well, each time at one of the paper's five qualities (seeded)",
     )
@@ -397,14 +432,28 @@ def _times(text: str) -> int:
     return value
 
 
+def _suite(arguments: argparse.Namespace) -> Suite:
+    """The one that is named, or what --qualities, --codec and --times ask for."""
+    chosen = [
+        f"--{o}" for o in ("qualities", "codec", "times") if getattr(arguments, o) is not None
+    ]
+    if arguments.suite:
+        if chosen:
+            raise UsageError(f"--suite {arguments.suite} has its own conditions: no {chosen[0]}")
+        return SUITES[arguments.suite]()
+    codec = arguments.codec or Codec.JPEG
+    qualities = QUALITIES if arguments.qualities is None else arguments.qualities
+    asked = [single(q, codec) for q in qualities if q is not None]
+    asked += [repeated(n, codec) for n in arguments.times or ()]
+    # Clean pictures are the measure of what is recovered, so they are always among them.
+    return Suite("", tuple(dict.fromkeys([CLEAN, *asked])))
+
+
 def _eval(arguments: argparse.Namespace) -> None:
     _check_plot(arguments.plot)
     check_writable(arguments.json, arguments.plot)
-    codec = arguments.codec
-    chosen = [Condition(codec, q) for q in arguments.qualities if q is not None]
-    chosen += [Condition(codec, times=n) for n in arguments.times]
-    # Clean pictures are the measure of what is recovered, so they are always among them.
-    conditions = list(dict.fromkeys([CLEAN, *chosen]))
+    suite = _suite(arguments)
+    conditions = suite.conditions
 
     from tqdm import tqdm
 
@@ -440,10 +489,16 @@ def _eval(arguments: argparse.Namespace) -> None:
         if distributed.rank() > 0:
             return
     report = accuracy_report.report_of(
-        accuracy.accuracy_of(outcomes, conditions, shares=not reference.corrects),
+        accuracy.accuracy_of(
+            outcomes,
+            conditions,
+            shares=not reference.corrects,
+            least_loss=suite.least_loss,
+        ),
         model=model.name,
         sha256=model.sha256,
         reference=reference.name,
+        suite=suite.name,
     )
     print(printable(f"{model.name} against {reference.name}"))
     print("\n".join(accuracy_report.text_table(report)))
@@ -521,7 +576,8 @@ def _drift_parser() -> argparse.ArgumentParser:
         "--tap",
         metavar="NODE",
         help="where features are looked at, such as D1 for the paper's first layer (default: the "
-        "checkpoint's tap; elsewhere there is no correction to show)",
+        "checkpoint's tap, or the deepest feature map that it corrects; elsewhere there is no "
+        "correction to show)",
     )
     parser.add_argument(
         "--limit",
@@ -538,9 +594,10 @@ def _drift(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from afd_mobile import drift
+    from afd_mobile import drift, places
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
+    from afd_mobile.corrections import InsideModule
     from afd_mobile.picture_files import evenly, list_images, read_image
 
     images = evenly(list_images(arguments.images), arguments.limit)
@@ -551,6 +608,7 @@ def _drift(arguments: argparse.Namespace) -> None:
     name = recorded_backbone(checkpoint.backbone, arguments.backbone, what=f"checkpoint {path}")
     backbone = load_backbone(name, tap=arguments.tap or checkpoint.tap)
     module = checkpoint.module if backbone.tap == checkpoint.tap else None
+    node = places.observed_place(module).node if isinstance(module, InsideModule) else backbone.tap
     out: Path = arguments.out
     _make_folder(out)
     unreadable: dict[Path, str] = {}
@@ -572,7 +630,7 @@ def _drift(arguments: argparse.Namespace) -> None:
     maps = drift.drift_maps(backbone, module, read_image(shown), QUALITIES)
     content = {
         "checkpoint": path.stem,
-        "tap": backbone.tap,
+        "tap": node,
         "pictures": 1 + len(rest),
         "map_picture": shown.name,
         "curves": [_as_lists(dataclasses.asdict(curve)) for curve in curves],

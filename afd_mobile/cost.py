@@ -16,6 +16,9 @@ class Cost:
     parameters: int
     multiply_adds: int
 
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.parameters - other.parameters, self.multiply_adds - other.multiply_adds)
+
 
 def cost_of(module: nn.Module, *inputs: Tensor) -> Cost:
     """The cost of one forward pass with these inputs (batch 1)."""

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from afd_mobile.degrade import QUALITIES, RGB, jpeg
+from afd_mobile.augment import Augmentation, mixed
+from afd_mobile.degrade import RGB
 from afd_mobile.errors import InputError
 from afd_mobile.picture_files import read_image
 
@@ -95,14 +96,14 @@ class TrainingCrop(NamedTuple):
     Attributes:
         compressed_share: 1; 0 of a crop left clean; NaN of one compressed only lightly, neither to
             repair nor to leave alone.
-        picture: index of the picture that it was cut from.
-        unreadable: the pictures drawn before that one, by index, and why they cannot be read.
+        pictures: indices of the pictures that it was cut from, one or two.
+        unreadable: the pictures drawn before those, by index, and why they cannot be read.
     """
 
     clean: RGB
     compressed: RGB
     compressed_share: float
-    picture: int
+    pictures: tuple[int, ...]
     unreadable: dict[int, str]
 
 
@@ -110,43 +111,42 @@ class CompressedCrops(Dataset[TrainingCrop]):
     """An endless, seeded stream of training crops.
 
     Item `i` depends on `seed` and `i` alone, so a resumed training sees the same crops, however
-    many processes read them. One in `1 / clean_share` is left clean or compressed only lightly
-    (QF 40 to 95). For a picture that cannot be read another one is drawn; where none of many can,
-    the crop is black, and `unreadable` says so.
+    many processes read them. For a picture that cannot be read another one is drawn; where none of
+    many can, the crop is black, and `unreadable` says so.
 
     Compression comes after cropping, as in ImageNet-C.
     """
 
-    def __init__(self, paths: list[Path], crop: int, *, clean_share: float, seed: int) -> None:
-        self.paths, self.crop, self.clean_share, self.seed = paths, crop, clean_share, seed
+    def __init__(
+        self, paths: list[Path], crop: int, augmentation: Augmentation, *, seed: int
+    ) -> None:
+        self.paths, self.crop, self.augmentation, self.seed = paths, crop, augmentation, seed
 
     def __getitem__(self, index: int) -> TrainingCrop:
         rng = np.random.default_rng((self.seed, index))
-        image, picture, unreadable = self._draw(rng)
-        if min(image.shape[:2]) < self.crop:
-            image = _with_short_side(_no_strip(image), self.crop)
-        top, left = (int(rng.integers(n - self.crop + 1)) for n in image.shape[:2])
-        clean = image[top : top + self.crop, left : left + self.crop]
-        clean = np.ascontiguousarray(clean[:, ::-1] if rng.random() < 0.5 else clean)
-        compressed, share = self._compressed(clean, rng)
-        return TrainingCrop(clean, compressed, share, picture, unreadable)
-
-    def _draw(self, rng: np.random.Generator) -> tuple[RGB, int, dict[int, str]]:
         unreadable: dict[int, str] = {}
+        crop, *pictures = self._cut(rng, unreadable)
+        if rng.random() < self.augmentation.mixed_share:
+            other, picture = self._cut(rng, unreadable)
+            crop = mixed(crop, other, rng)
+            pictures.append(picture)
+        clean, compressed, share = self.augmentation.degraded(crop, rng)
+        return TrainingCrop(clean, compressed, share, tuple(pictures), unreadable)
+
+    def _cut(self, rng: np.random.Generator, unreadable: dict[int, str]) -> tuple[RGB, int]:
+        """A crop of a drawn picture, plain or mirrored, and its index."""
+        image, picture = self._draw(rng, unreadable)
+        crop = self.augmentation.cut(image, self.crop, rng)
+        return np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop), picture
+
+    def _draw(self, rng: np.random.Generator, unreadable: dict[int, str]) -> tuple[RGB, int]:
         for _ in range(_DRAWS):
             picture = int(rng.integers(len(self.paths)))
             try:
-                return read_image(self.paths[picture]), picture, unreadable
+                return read_image(self.paths[picture]), picture
             except InputError as error:
                 unreadable[picture] = str(error)
-        return np.zeros((self.crop, self.crop, 3), np.uint8), picture, unreadable
-
-    def _compressed(self, clean: RGB, rng: np.random.Generator) -> tuple[RGB, float]:
-        if rng.random() >= self.clean_share:
-            return jpeg(clean, int(rng.choice(QUALITIES))), 1.0
-        if rng.random() < 0.5:
-            return clean, 0.0
-        return jpeg(clean, int(rng.integers(40, 96))), math.nan
+        return np.zeros((self.crop, self.crop, 3), np.uint8), picture
 
 
 class DrawnPictures:
@@ -157,13 +157,13 @@ class DrawnPictures:
         self.drawn: set[int] = set()
         self.unreadable: set[int] = set()
 
-    def note(self, crops: Iterable[tuple[int, dict[int, str]]]) -> list[str]:
-        """Takes `picture` and `unreadable` of crops; returns what is new of the unreadable."""
+    def note(self, crops: Iterable[tuple[tuple[int, ...], dict[int, str]]]) -> list[str]:
+        """Takes `pictures` and `unreadable` of crops; returns what is new of the unreadable."""
         said = []
-        for picture, unreadable in crops:
+        for pictures, unreadable in crops:
             said += [text for i, text in unreadable.items() if i not in self.unreadable]
             self.unreadable |= unreadable.keys()
-            self.drawn |= {picture, *unreadable}
+            self.drawn |= {*pictures, *unreadable}
         return said
 
     def refusal(self) -> str | None:

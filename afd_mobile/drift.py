@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone, Normalize
+from afd_mobile.corrections import AnyModule, InsideModule
 from afd_mobile.datasets import centre_crop, nchw
 from afd_mobile.dct import BLOCK, DctFrontEnd, coefficient_scale
 from afd_mobile.degrade import RGB, jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.fusion import fuse
+from afd_mobile.places import observed_place, up_to_place
 from afd_mobile.plotting import png
 
 QUALITIES = (10, 25, 50, 60)  # Fig. 4's
@@ -111,27 +112,33 @@ def block_angles(
 
     Args:
         features, reference: (C, h, w); position (i, j) belongs to the block that holds the pixel
-            (stride i, stride j).
-        stride: pixels per position: 1, 2, 4 or 8.
+            (stride i, stride j), above stride 8 to all blocks up to the next position's.
+        stride: pixels per position: 1, 2, 4, 8 or a multiple of 8.
         blocks: the picture's (H / 8, W / 8).
 
     Returns:
         (H / 8, W / 8), degrees. Features may be one position short of H / stride: the last blocks
-        then average what they have, and are NaN where that is nothing (stride 8).
+        then average what they have, and are NaN where that is nothing (from stride 8 on).
 
     Raises:
         InputError: features that do not cover these blocks in this way.
     """
     rows, columns = blocks
     per_block = BLOCK // stride if stride and BLOCK % stride == 0 else 0
-    short = [per_block * n - size for n, size in zip(blocks, features.shape[1:], strict=True)]
-    if not per_block or not all(n in (0, 1) for n in short):
+    per_position = stride // BLOCK if stride % BLOCK == 0 else 0
+    needed = [per_block * n or -(-n // max(1, per_position)) for n in blocks]
+    short = [n - size for n, size in zip(needed, features.shape[1:], strict=True)]
+    if not (per_block or per_position) or not all(n in (0, 1) for n in short):
         raise InputError(
             f"features of {features.shape[1]}x{features.shape[2]} at stride {stride} do not cover "
             f"{rows}x{columns} blocks of {BLOCK}x{BLOCK} pixels; choose another --tap"
         )
     angle = angles(features, reference, dim=0)
     padding = (0, short[1], 0, short[0])
+    if not per_block:
+        spread = pad(angle, padding, value=float("nan"))
+        spread = spread.repeat_interleave(per_position, 0).repeat_interleave(per_position, 1)
+        return spread[:rows, :columns]
     total, count = (
         pad(x, padding).reshape(rows, per_block, columns, per_block).sum(dim=(1, 3))
         for x in (angle, torch.ones_like(angle))
@@ -143,9 +150,10 @@ def block_angles(
 
 
 def drift_maps(
-    backbone: Backbone, module: AfdModule | None, image: RGB, qualities: Sequence[int]
+    backbone: Backbone, module: AnyModule | None, image: RGB, qualities: Sequence[int]
 ) -> list[DriftMap]:
-    """Where the tapped features of one picture drift, at every quality.
+    """Where the features of one picture drift, at every quality: at the tap, or, of a module
+    inside the classifier, at the deepest place of feature maps.
 
     Args:
         module: what corrects them, in eval mode; it is fused first.
@@ -159,7 +167,7 @@ def drift_maps(
 
 def measure_drift(
     backbone: Backbone,
-    module: AfdModule | None,
+    module: AnyModule | None,
     images: Iterable[RGB],
     qualities: Sequence[int] = QUALITIES,
 ) -> list[Curve]:
@@ -216,20 +224,28 @@ def _curve(quality: int, sums: Angles, *, corrected: bool) -> Curve:
 
 @torch.inference_mode()
 def _drift_maps(
-    backbone: Backbone, fused: AfdModule | None, image: RGB, qualities: Sequence[int]
+    backbone: Backbone, fused: AnyModule | None, image: RGB, qualities: Sequence[int]
 ) -> list[DriftMap]:
     clean = centre_crop(image, backbone.input_size)
     pictures = [jpeg(clean, quality) for quality in qualities]
     batch = _batch([clean, *pictures])
-    reference, *drifted = features = backbone.head(Normalize(backbone.mean, backbone.std)(batch))
-    corrected = None if fused is None else fused(features[1:], batch[1:])
+    features = backbone.head(Normalize(backbone.mean, backbone.std)(batch))
+    stride, corrected = backbone.stride, None
+    if isinstance(fused, InsideModule):
+        place = observed_place(fused)
+        plain, inside = up_to_place(backbone.tail, fused, place)
+        corrected = inside(features[1:], fused(batch[1:]))
+        features, stride = plain(features), place.stride
+    elif fused is not None:
+        corrected = fused(features[1:], batch[1:])
     for values in (features, corrected):
         if values is not None and not values.isfinite().all():
             raise InputError(f"tap {backbone.tap} of {backbone.name} gives NaN or infinity")
+    reference, *drifted = features
     size = backbone.input_size // BLOCK
 
     def drift(values: Tensor) -> Angles:
-        return _numpy(block_angles(values, reference, backbone.stride, (size, size)))
+        return _numpy(block_angles(values, reference, stride, (size, size)))
 
     clean_dct = block_dct(clean)
     return [

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from afd_mobile.conditions import Condition
 from afd_mobile.datasets import batches_of, centre_crop
-from afd_mobile.degrade import Condition
 from afd_mobile.distributed import gather, rank, world
 from afd_mobile.errors import InputError
 from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.predictors import Predictor
 
 _BATCH = 8
+_AT_ONCE = 48  # pictures that a classifier gets; more take gigabytes
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,13 @@ def evaluate(
         if read:
             stack = np.concatenate([images for _, images in read])
             labels = np.repeat([p.label for p, _ in read], len(conditions))
-            hits = _hits(model.logits(stack), reference.logits(stack), labels)
+            parts = [slice(i, i + _AT_ONCE) for i in range(0, len(stack), _AT_ONCE)]
+            hits = np.concatenate(
+                [
+                    _hits(model.logits(stack[p]), reference.logits(stack[p]), labels[p])
+                    for p in parts
+                ]
+            )
             per_picture = hits.reshape(len(read), len(conditions), hits.shape[1])
             rows += [(p.key, h) for (p, _), h in zip(read, per_picture, strict=True)]
         yield len(batch)

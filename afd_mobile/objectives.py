@@ -8,13 +8,19 @@ from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, mse_lo
 
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone, Normalize
+from afd_mobile.corrections import AnyModule, InsideModule
 from afd_mobile.distributed import mean_over_ranks
+from afd_mobile.errors import UsageError
 from afd_mobile.fe_net import BlockScaleFeNet
-from afd_mobile.frozen import frozen, with_deeper_features
+from afd_mobile.frozen import fast_type, frozen, with_deeper_features
+from afd_mobile.places import corrected, marked
 
 DEEP_WEIGHT = 2.0
 TAP_WEIGHT = 0.2
 COMPRESSION_WEIGHT = 1.0
+GATE_WEIGHT = 1.0
+# The teacher's own KL divergence at which a picture counts as drifted by half.
+HALF_DRIFTED = 0.05
 LEAST_VARIANCE = 0.01
 
 
@@ -58,37 +64,110 @@ class Distill(Objective):
         super().__init__(module, backbone, crop, device)
         with torch.no_grad():
             probe = backbone.head(torch.zeros(1, 3, crop, crop))
+        self.dtype = fast_type(device)
         self.head = frozen(backbone.head, device)
-        self.tail = frozen(with_deeper_features(backbone.tail, probe), device)
+        self.tail = frozen(with_deeper_features(backbone.tail, probe, _half(probe)), device)
 
     def forward(self, clean: Tensor, compressed: Tensor, compressed_share: Tensor) -> Tensor:
         with torch.no_grad():
-            target = self.head(self.normalize(clean).bfloat16())
+            target = self.head(self.normalize(clean).to(self.dtype))
             target_logits, *target_deeper = self.tail(target)
-            features = self.head(self.normalize(compressed).bfloat16())
+            features = self.head(self.normalize(compressed).to(self.dtype))
         fe_net, presence = self.module.fe_net, None
-        with torch.autocast(compressed.device.type, torch.bfloat16):
+        with _autocast(compressed.device, self.dtype):
             drift_map = self.module.fde_net(compressed)
             corrected = self.module.correct(features, drift_map)
             if isinstance(fe_net, BlockScaleFeNet):
                 presence = fe_net.compression_logits(drift_map).float()
-        logits, *deeper = self.tail(corrected.bfloat16())
-        loss = kl_div(
-            logits.float().log_softmax(1),
-            target_logits.float().log_softmax(1),
-            log_target=True,
-            reduction="batchmean",
-        )
-        deep = [_normalized_mse(x, t) for x, t in zip(deeper, target_deeper, strict=True)]
-        if deep:  # a small crop or network may have nothing deeper than the tap
-            loss = loss + DEEP_WEIGHT * torch.stack(deep).mean()
+        logits, *deeper = self.tail(corrected.to(self.dtype))
+        loss = _divergence(logits, target_logits).mean() + _deep_loss(deeper, target_deeper)
         loss = loss + TAP_WEIGHT * _normalized_mse(corrected, target)
         if presence is not None:
             loss = loss + COMPRESSION_WEIGHT * _known_cross_entropy(presence, compressed_share)
         return loss
 
 
+class InsideDistill(nn.Module):
+    """The clean picture's logits, and its last features at each resolution that is corrected.
+
+    The gate's target is the classifier's own disagreement between the two pictures, whatever was
+    done to them: KL / (KL + HALF_DRIFTED), from 0 to 1. It has its own weight in the loss.
+    """
+
+    def __init__(
+        self, module: InsideModule, backbone: Backbone, crop: int, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.normalize = Normalize(backbone.mean, backbone.std).to(device)
+        self.dtype = fast_type(device)
+        with torch.no_grad():
+            probe = backbone.head(torch.zeros(1, 3, crop, crop))
+        places = module.config.places
+        # Larger maps than the first that is corrected have nothing to learn from.
+        largest = -(-crop // min((p.stride for p in places if p.stride), default=crop))
+        tail = with_deeper_features(marked(backbone.tail, places), probe, largest)
+        self.head = frozen(backbone.head, device)
+        self.tail = frozen(tail, device)
+        self.corrected = corrected(self.tail, module)
+
+    def forward(self, clean: Tensor, compressed: Tensor, _: Tensor) -> Tensor:
+        with torch.no_grad():
+            target = self.head(self.normalize(clean).to(self.dtype))
+            features = self.head(self.normalize(compressed).to(self.dtype))
+            both_logits, *both_deeper = self.tail(torch.cat([target, features]))
+            target_logits, direct_logits = both_logits.chunk(2)
+            target_deeper = [deep.chunk(2)[0] for deep in both_deeper]
+            drift = _divergence(direct_logits, target_logits)
+        with _autocast(compressed.device, self.dtype):
+            guide = self.module(compressed)
+            logits, *deeper = self.corrected(features, guide)
+        loss = _divergence(logits, target_logits).mean() + _deep_loss(deeper, target_deeper)
+        gate_loss = binary_cross_entropy_with_logits(
+            guide.gate_logits.float().flatten(), drift / (drift + HALF_DRIFTED)
+        )
+        return loss + GATE_WEIGHT * gate_loss
+
+
 OBJECTIVES: dict[str, type[Objective]] = {"feature-mse": FeatureMse, "distill": Distill}
+
+
+def objective_of(
+    name: str, module: AnyModule, backbone: Backbone, crop: int, device: torch.device
+) -> nn.Module:
+    """(clean, compressed, compressed share) -> the loss that `name` trains this module with.
+
+    Raises:
+        UsageError: an objective that needs a single tap, for a module that has none.
+    """
+    if isinstance(module, AfdModule):
+        return OBJECTIVES[name](module, backbone, crop, device)
+    if name != "distill":
+        raise UsageError(
+            f"--objective {name} compares features at one tap, and --taps corrects several places; "
+            "use --objective distill"
+        )
+    return InsideDistill(module, backbone, crop, device)
+
+
+def _half(features: Tensor) -> int:
+    return (features.shape[-1] + 1) // 2
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def _divergence(logits: Tensor, target: Tensor) -> Tensor:
+    """KL(target || logits) of each picture: (N, C), (N, C) -> (N,)."""
+    log_p, log_q = logits.float().log_softmax(1), target.float().log_softmax(1)
+    return kl_div(log_p, log_q, log_target=True, reduction="none").sum(1)
+
+
+def _deep_loss(deeper: list[Tensor], target: list[Tensor]) -> Tensor | float:
+    deep = [_normalized_mse(x, t) for x, t in zip(deeper, target, strict=True)]
+    # A small crop or network may have nothing deeper than the tap.
+    return DEEP_WEIGHT * torch.stack(deep).mean() if deep else 0.0
 
 
 def _normalized_mse(x: Tensor, target: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ MAX_PIXELS = 100_000_000
 _JPEG_SCALES = (1, 2, 4, 8)
 # Folders that link to each other hold every picture on more paths than can be listed.
 _MAX_LINKS = 8
+# Every eighth picture of a folder stays unseen: neither trained on nor calibrated with, by anybody.
+RESERVED_EVERY = 8
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -50,6 +52,20 @@ def evenly(paths: list[Path], count: int) -> list[Path]:
     if len(paths) <= count:
         return paths
     return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def split(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """(those to learn from, the reserved ones): of every folder the eighth by name, the 16th, ...
+
+    It counts in every folder by itself, so that what lies beside a folder does not change what is
+    reserved in it.
+    """
+    places: dict[Path, int] = {}
+    seen: dict[Path, int] = {}
+    for path in sorted(paths):
+        places[path] = seen[path.parent] = seen.get(path.parent, 0) + 1
+    learnt = [path for path in paths if places[path] % RESERVED_EVERY]
+    return learnt, [path for path in paths if places[path] % RESERVED_EVERY == 0]
 
 
 def _pictures_below(top: Path) -> Iterator[Path]:

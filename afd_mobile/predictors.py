@@ -25,6 +25,7 @@ from afd_mobile.artifacts import (
 from afd_mobile.backbone_names import BackboneName, recorded_backbone
 from afd_mobile.backbones import Backbone, classifier, load_backbone
 from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
+from afd_mobile.corrections import AnyModule
 from afd_mobile.errors import InputError
 from afd_mobile.fusion import fuse
 from afd_mobile.litert import LiteRtModel, check_model
@@ -120,7 +121,7 @@ def _may_hold_weights(path: Path) -> bool:
 
 
 def _torch_logits(
-    backbone: Backbone, module: torch.nn.Module | None, device: torch.device
+    backbone: Backbone, module: AnyModule | None, device: torch.device
 ) -> Callable[[NDArray[np.uint8]], Logits]:
     run = classifier(backbone, module, device)
 

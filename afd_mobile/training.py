@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -19,12 +20,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 from timm.optim import Muon
+from timm.optim import muon as timm_muon
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from afd_mobile.afd_module import AfdModule
+from afd_mobile.augment import FIELD, PAPER, Augmentation
 from afd_mobile.backbones import Backbone
+from afd_mobile.corrections import AnyModule, InsideModule
 from afd_mobile.datasets import (
     CompressedCrops,
     DrawnPictures,
@@ -38,8 +42,10 @@ from afd_mobile.distributed import average_gradients, gather, rank, world
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.files import write_whole
-from afd_mobile.objectives import OBJECTIVES
-from afd_mobile.validation import MAX_PICTURES, Validation, split
+from afd_mobile.frozen import fast_type
+from afd_mobile.objectives import objective_of
+from afd_mobile.picture_files import split
+from afd_mobile.validation import MAX_PICTURES, Validation
 
 SAVE_EVERY_S = 120.0
 VALIDATIONS = 10
@@ -53,14 +59,14 @@ class Recipe:
     Attributes:
         optimizer: makes it, from the parameters and the learning rate at its highest.
         schedule: factor on that rate, from the share of the training that is done.
-        clean_share: share of crops left clean or compressed only lightly.
+        augmentation: how its crops are drawn.
         ema: decay of the averaged weights that are kept; 0 keeps the last ones.
     """
 
     optimizer: Callable[[Iterator[nn.Parameter], float], torch.optim.Optimizer]
     learning_rate: float
     schedule: Callable[[float], float]
-    clean_share: float
+    augmentation: Augmentation
     ema: float
 
 
@@ -72,9 +78,22 @@ def _adam(parameters: Iterator[nn.Parameter], rate: float) -> torch.optim.Optimi
     return torch.optim.Adam(parameters, rate)
 
 
+class _Muon(Muon):  # type: ignore[misc]
+    """timm's, which orthogonalises in bfloat16, in float32 where the processor has no other."""
+
+    def step(self, closure: Any = None) -> Any:
+        own = timm_muon.zeropower_via_newtonschulz
+        device = self.param_groups[0]["params"][0].device
+        timm_muon.zeropower_via_newtonschulz = partial(own, dtype=fast_type(device))
+        try:
+            return super().step(closure)
+        finally:
+            timm_muon.zeropower_via_newtonschulz = own
+
+
 def _muon(parameters: Iterator[nn.Parameter], rate: float) -> torch.optim.Optimizer:
     # Kernels are orthogonalised as C_out x rest; biases go to AdamW at the same rate.
-    optimizer: torch.optim.Optimizer = Muon(
+    optimizer: torch.optim.Optimizer = _Muon(
         parameters, lr=rate, nesterov=True, normalize_spatial=False
     )
     return optimizer
@@ -96,10 +115,8 @@ def _ema(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
 
 RECIPES = {
     # The paper's: Adam, 1e-4, 2e-5 after half; every crop compressed; features alone.
-    "feature-mse": Recipe(
-        _adam, 1e-4, lambda done: 1.0 if done < 0.5 else 0.2, clean_share=0.0, ema=0.0
-    ),
-    "distill": Recipe(_muon, 3e-3, _warm_up_and_cosine, clean_share=0.15, ema=0.999),
+    "feature-mse": Recipe(_adam, 1e-4, lambda done: 1.0 if done < 0.5 else 0.2, PAPER, ema=0.0),
+    "distill": Recipe(_muon, 3e-3, _warm_up_and_cosine, FIELD, ema=0.999),
 }
 
 
@@ -145,7 +162,7 @@ class Progress:
 
 
 def train(
-    module: AfdModule,
+    module: AnyModule,
     backbone: Backbone,
     images: list[Path],
     settings: Settings,
@@ -185,12 +202,10 @@ def train(
     identity = _identity(settings, module, backbone, images)
     run = _Run(state_path, identity, optimizer, average, DrawnPictures(len(training_images)))
     start = run.load(module) if resume else 0
-    objective = OBJECTIVES[settings.objective](module, backbone, settings.crop, device)
+    objective = objective_of(settings.objective, module, backbone, settings.crop, device)
     validation: Validation | None = None
     loader = DataLoader(
-        CompressedCrops(
-            training_images, settings.crop, clean_share=recipe.clean_share, seed=settings.seed
-        ),
+        CompressedCrops(training_images, settings.crop, recipe.augmentation, seed=settings.seed),
         batch_sampler=_Batches(start, iterations, settings.batch, rank() * share, share),
         num_workers=workers,
         collate_fn=_collate,
@@ -229,7 +244,7 @@ def train(
                 if held_out_crops:
                     validation = Validation(backbone, held_out_crops, device)
             if validation is not None:
-                crops_seen, averaged = iteration * settings.batch, cast(AfdModule, average.module)
+                crops_seen, averaged = iteration * settings.batch, cast(AnyModule, average.module)
                 run.curve.append(_curve_point(crops_seen, run.smooth_loss, validation, averaged))
         if stopping or time.monotonic() - saved > SAVE_EVERY_S or iteration == iterations:
             run.save(iteration, module)
@@ -242,28 +257,30 @@ def train(
     sharpen_strength(module, training_images, backbone.input_size)
 
 
-def sharpen_strength(module: AfdModule, images: list[Path], size: int) -> None:
-    """Sharpens the mobile network's strength between clean pictures and those of QF 25.
+def sharpen_strength(module: AnyModule, images: list[Path], size: int) -> None:
+    """Sharpens the strength of correction between clean pictures and those of QF 25.
 
     Args:
         images: at most MAX_PICTURES of them are used, evenly spread; centre crops of `size`.
     """
-    if not isinstance(module.fe_net, BlockScaleFeNet):
+    if isinstance(module, AfdModule) and not isinstance(module.fe_net, BlockScaleFeNet):
         return
     crops, _ = spread_crops(images, MAX_PICTURES, size)
     device = next(module.parameters()).device
-
-    def maps(quality: int | None) -> Tensor:
-        pictures = np.stack([jpeg(crop, quality) for crop in crops])
-        with torch.no_grad():
-            drift_map: Tensor = module.fde_net(nchw(torch.from_numpy(pictures)).to(device))
-        return drift_map
-
-    module.fe_net.sharpen_strength(maps(None), maps(max(QUALITIES)))
+    clean, compressed = (
+        nchw(torch.from_numpy(np.stack([jpeg(crop, quality) for crop in crops]))).to(device)
+        for quality in (None, max(QUALITIES))
+    )
+    with torch.no_grad():
+        if isinstance(module, InsideModule):
+            logits = [module(image).gate_logits.flatten() for image in (clean, compressed)]
+            module.sharpen_gate(*logits)
+        elif isinstance(module.fe_net, BlockScaleFeNet):
+            module.fe_net.sharpen_strength(module.fde_net(clean), module.fde_net(compressed))
 
 
 def _curve_point(
-    crops: int, loss: float, validation: Validation, module: AfdModule
+    crops: int, loss: float, validation: Validation, module: AnyModule
 ) -> dict[str, Any]:
     agreement = validation.corrected(module.eval())
     return {
@@ -293,12 +310,12 @@ class _Batches:
 
 def _collate(
     crops: list[TrainingCrop],
-) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, dict[int, str]]]]:
+) -> tuple[Tensor, Tensor, Tensor, list[tuple[tuple[int, ...], dict[int, str]]]]:
     return (
         torch.from_numpy(np.stack([crop.clean for crop in crops])),
         torch.from_numpy(np.stack([crop.compressed for crop in crops])),
         torch.tensor([crop.compressed_share for crop in crops]),
-        [(crop.picture, crop.unreadable) for crop in crops],
+        [(crop.pictures, crop.unreadable) for crop in crops],
     )
 
 
@@ -306,7 +323,7 @@ def _collate(
 
 
 def _identity(
-    settings: Settings, module: AfdModule, backbone: Backbone, images: list[Path]
+    settings: Settings, module: AnyModule, backbone: Backbone, images: list[Path]
 ) -> dict[str, Any]:
     return {
         **settings.as_dict(),
@@ -375,7 +392,7 @@ class _Run:
         unreadable = len(self.pictures.unreadable) + self.unreadable_held_out
         return Progress(iteration, loss, self.smooth_loss, self.curve, unreadable, said, saved)
 
-    def save(self, iteration: int, module: AfdModule) -> None:
+    def save(self, iteration: int, module: AnyModule) -> None:
         if rank() != 0:
             return
         buffer = io.BytesIO()
@@ -394,7 +411,7 @@ class _Run:
         torch.save(state, buffer)
         write_whole(self.path, buffer.getvalue())
 
-    def load(self, module: AfdModule) -> int:
+    def load(self, module: AnyModule) -> int:
         """The iteration that the state was saved after."""
         path = self.path
         if not path.is_file():
@@ -422,7 +439,7 @@ class _Run:
                 f"{path} is broken or of another version; delete it and start without --resume"
             ) from error
 
-    def _take(self, state: dict[str, Any], module: AfdModule) -> int:
+    def _take(self, state: dict[str, Any], module: AnyModule) -> int:
         iteration, smooth_loss = int(state["iteration"]), float(state["smooth_loss"])
         if not 1 <= iteration <= self.identity["iterations"] or not math.isfinite(smooth_loss):
             raise ValueError("no state is saved there")

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone, classifier
+from afd_mobile.corrections import AnyModule
 from afd_mobile.degrade import QUALITIES, RGB, jpeg
 from afd_mobile.fusion import fuse
 
 MAX_PICTURES = 128
 _BATCH = 16
-
-
-def split(images: list[Path]) -> tuple[list[Path], list[Path]]:
-    """(training, validation): every 20th picture is held out; none of fewer than 20."""
-    if len(images) < 20:
-        return images, []
-    return [p for i, p in enumerate(images) if i % 20], images[::20]
 
 
 class Validation:
@@ -37,10 +31,10 @@ class Validation:
             quality: np.stack([jpeg(crop, quality) for crop in crops])
             for quality in (None, *QUALITIES)
         }
-        self.reference = self._top1(None, None)
+        self.reference = self._top1(classifier(backbone, None, device), None)
         self.direct = self._agreement(None)
 
-    def corrected(self, module: AfdModule) -> dict[str, float]:
+    def corrected(self, module: AnyModule) -> dict[str, float]:
         """Agreement by condition: `clean` and every quality."""
         return self._agreement(fuse(module))
 
@@ -50,14 +44,16 @@ class Validation:
         shares = [(corrected[q] - self.direct[q]) / (1 - self.direct[q]) for q in qualities]
         return float(np.mean(shares)) if shares else 0.0
 
-    def _agreement(self, module: AfdModule | None) -> dict[str, float]:
+    def _agreement(self, module: AnyModule | None) -> dict[str, float]:
+        logits = classifier(self.backbone, module, self.device)
         return {
-            str(quality or "clean"): float((self._top1(module, quality) == self.reference).mean())
+            str(quality or "clean"): float((self._top1(logits, quality) == self.reference).mean())
             for quality in self.pictures
         }
 
-    def _top1(self, module: AfdModule | None, quality: int | None) -> NDArray[np.int64]:
-        logits = classifier(self.backbone, module, self.device)
+    def _top1(
+        self, logits: Callable[[NDArray[np.uint8]], Tensor], quality: int | None
+    ) -> NDArray[np.int64]:
         pictures = self.pictures[quality]
         batches = [pictures[i : i + _BATCH] for i in range(0, len(pictures), _BATCH)]
         result: NDArray[np.int64] = torch.cat([logits(b).argmax(1) for b in batches]).numpy()

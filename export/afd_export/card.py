@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from afd_mobile import __version__
 from afd_mobile.artifacts import Scope
+from afd_mobile.corrections import InsideModule
 from afd_mobile.resources import models_dir
 
 if TYPE_CHECKING:
@@ -42,7 +43,12 @@ def _description(source: ExportSource, scope: Scope) -> str:
         if scope is Scope.CLASSIFIER
         else f"{backbone.name} up to {backbone.tap}, a feature extractor"
     )
-    if source.afd is not None:
+    if isinstance(source.afd, InsideModule):
+        what += (
+            f", with an AFD-Module at {len(source.afd.corrections)} places behind {backbone.tap} "
+            "that corrects what compression does to the features"
+        )
+    elif source.afd is not None:
         what += (
             f", with an AFD-Module at {backbone.tap} that corrects what JPEG compression does to "
             "the features"

@@ -7,10 +7,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from afd_mobile.afd_module import AfdModule
 from afd_mobile.artifacts import InputRange, Scope
 from afd_mobile.backbones import Backbone, Normalize
+from afd_mobile.corrections import AnyModule, InsideModule
 from afd_mobile.dct import DctFrontEnd
+from afd_mobile.places import corrected_tail
 
 
 class DeployedGraph(nn.Module):
@@ -25,10 +26,10 @@ class DeployedGraph(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, afd: AfdModule | None, input_range: InputRange, scope: Scope
+        self, backbone: Backbone, afd: AnyModule | None, input_range: InputRange, scope: Scope
     ) -> None:
         super().__init__()
-        self.afd: AfdModule | None = None
+        self.afd: AnyModule | None = None
         self.normalize: nn.Module
         if input_range is InputRange.RGB255:
             self.normalize = Normalize(backbone.mean, backbone.std)
@@ -41,13 +42,19 @@ class DeployedGraph(nn.Module):
         self.input_size = backbone.input_size
         self.head = backbone.head
         self.tail: nn.Module = backbone.tail if scope is Scope.CLASSIFIER else nn.Identity()
+        if isinstance(self.afd, InsideModule):
+            assert scope is Scope.CLASSIFIER  # it corrects behind the tap
+            self.tail = corrected_tail(backbone.tail, self.afd)
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.head(self.normalize(image))
-        if self.afd is not None:
-            features = self.afd(features, image)
-        output: Tensor = self.tail(features)
+        if isinstance(self.afd, InsideModule):
+            output: Tensor = self.tail(features, self.afd(image))
+        elif self.afd is not None:
+            output = self.tail(self.afd(features, image))
+        else:
+            output = self.tail(features)
         return output
 
 

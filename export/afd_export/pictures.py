@@ -13,7 +13,7 @@ from afd_mobile.artifacts import InputRange
 from afd_mobile.datasets import centre_crop
 from afd_mobile.degrade import QUALITIES, RGB, jpeg
 from afd_mobile.errors import InputError
-from afd_mobile.picture_files import evenly, list_images, read_image
+from afd_mobile.picture_files import RESERVED_EVERY, evenly, list_images, read_image, split
 
 CONDITIONS = (None, *QUALITIES)  # None: clean
 
@@ -53,17 +53,20 @@ class PictureSet:
         calibrating = len({p.name for p in self.calibration})
         if calibrating >= _CALIBRATING:
             return None
+        used = _VERIFIED + _CALIBRATING
+        enough = used + (used - 1) // (RESERVED_EVERY - 1)
         return (
             f"int8 is calibrated with {calibrating} pictures; {_CALIBRATING} are recommended: give "
-            f"{_VERIFIED + _CALIBRATING} or more with --images, of which {_VERIFIED} verify"
+            f"{enough} or more with --images, of which {_VERIFIED} verify and every "
+            f"{RESERVED_EVERY}th is reserved"
         )
 
 
 def load_pictures(folder: Path | None, size: int) -> PictureSet:
     """24 pictures for verification, each clean and at the paper's five QFs; others to calibrate.
 
-    A calibration picture gets one of the six conditions, in turn. Where a folder has no more
-    than 24 pictures, and for scikit-image's, verification pictures calibrate as well.
+    A calibration picture is none of the reserved ones, and gets one of the six conditions, in turn.
+    Where a folder has no others, and for scikit-image's, verification pictures calibrate as well.
 
     Args:
         folder: None takes scikit-image's public-domain photographs, 28 crops of them.
@@ -77,12 +80,15 @@ def load_pictures(folder: Path | None, size: int) -> PictureSet:
         return PictureSet(_all_conditions(crops), _in_turn(crops, 3), [], "scikit-image")
     paths = list_images(folder)
     chosen = evenly(paths, _VERIFIED)
-    others = evenly(sorted(set(paths) - set(chosen)), _CALIBRATING)
+    learnt, reserved = split(paths)
+    others = evenly(sorted(set(learnt) - set(chosen)), _CALIBRATING)
     unreadable: list[str] = []
     verified, calibrating = (_read(p, size, folder, unreadable) for p in (chosen, others))
     if not verified:
         raise InputError(f"none of the pictures in {folder} can be read; first: {unreadable[0]}")
-    calibration = _in_turn(calibrating, 1) if calibrating else _in_turn(verified, 4)
+    unseen = {str(path.relative_to(folder)) for path in reserved}
+    both = [crop for crop in verified if crop[0] not in unseen]
+    calibration = _in_turn(calibrating, 1) if calibrating else _in_turn(both, 4)
     return PictureSet(_all_conditions(verified), calibration, unreadable, folder.name)
 
 

@@ -35,6 +35,7 @@ from afd_export.verify import Judge, StageResult, check_contract, run_torch
 from afd_export.worker import save_array
 from afd_mobile.artifacts import INPUT_NAME, MANIFEST, InputRange, Precision, Scope, Stage
 from afd_mobile.backbone_names import BackboneName
+from afd_mobile.corrections import InsideModule
 from afd_mobile.cost import Cost, cost_of
 from afd_mobile.errors import ConversionError, OutputError, ParityError, UsageError
 from afd_mobile.fusion import fuse
@@ -344,7 +345,14 @@ def _costs(
     image = torch.zeros(1, 3, backbone.input_size, backbone.input_size)
     features = torch.zeros(1, backbone.channels, backbone.feature_size, backbone.feature_size)
     costs = {"graph": {"trained": cost_of(trained, image), "deployed": cost_of(deployed, image)}}
-    if trained.afd is not None and deployed.afd is not None:
+    if isinstance(trained.afd, InsideModule):  # it does not run without the classifier
+        plain = DeployedGraph(backbone, None, InputRange.RGB255, Scope.CLASSIFIER)
+        fused = fuse(plain) if deployed is not trained else plain
+        costs["afd"] = {
+            "trained": costs["graph"]["trained"] - cost_of(plain, image),
+            "deployed": costs["graph"]["deployed"] - cost_of(fused, image),
+        }
+    elif trained.afd is not None and deployed.afd is not None:
         costs["afd"] = {
             "trained": cost_of(trained.afd, features, image),
             "deployed": cost_of(deployed.afd, features, image),

@@ -14,7 +14,9 @@ from afd_mobile.artifacts import Scope, sha256
 from afd_mobile.backbone_names import recorded_backbone
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from afd_mobile.corrections import AnyModule, InsideConfig
 from afd_mobile.errors import InputError, UsageError
+from afd_mobile.places import check_places
 
 if TYPE_CHECKING:
     from afd_export.pipeline import ExportRequest
@@ -34,7 +36,7 @@ class ExportSource:
 
     name: str
     backbone: Backbone
-    afd: AfdModule | None
+    afd: AnyModule | None
     checkpoint: Path | None
     checkpoint_sha256: str | None
     backbone_sha256: str
@@ -54,11 +56,19 @@ def find_source(request: ExportRequest) -> ExportSource:
         path = find_checkpoint(request.checkpoint)
         checkpoint = load_checkpoint(path)
     backbone = _backbone(request, checkpoint, path)
-    afd: AfdModule | None = None
+    afd: AnyModule | None = None
     notices = []
     if checkpoint is not None and path is not None:
         afd = checkpoint.module
-        _check_fit(afd.config, backbone, path)
+        if isinstance(afd.config, InsideConfig):
+            if request.scope is Scope.FEATURES:
+                raise UsageError(
+                    f"--scope features: checkpoint {path} corrects inside the classifier, not the "
+                    "features at one tap; leave it out"
+                )
+            check_places(backbone, afd.config.places, f"checkpoint {path}")
+        else:
+            _check_fit(afd.config, backbone, path)
         if afd.config.drift_input != "dct":
             raise InputError(
                 f"checkpoint {path} is an ablation (--drift-input {afd.config.drift_input}), not "

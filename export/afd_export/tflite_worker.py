@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from afd_export import int8
 from afd_export.flat_model import FlatModel
+from afd_export.same_padding import say_same
 from afd_export.worker import forbid_network, save_array
 from afd_mobile.artifacts import INPUT_NAME, Precision
 
@@ -72,11 +74,13 @@ def _to_saved_model(onnx_path: Path, output_name: str) -> str:
         convert_variables_to_constants_v2,
     )
 
+    prepared = Path("same_padding.onnx")
+    onnx.save_model(say_same(onnx.load(onnx_path)), prepared)
     # onnx2tf downloads this file for a check of its own if it is not there.
     sample = np.zeros((20, 128, 128, 3), np.float32)
     save_array(Path("calibration_image_sample_data_20x128x128x3_float32.npy"), sample)
     model = onnx2tf.convert(
-        input_onnx_file_path=str(onnx_path),
+        input_onnx_file_path=str(prepared),
         output_folder_path="onnx2tf",
         not_use_onnxsim=True,
         # Its trial and error per operator takes half a minute; the export's own verification

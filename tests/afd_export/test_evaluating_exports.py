@@ -19,7 +19,7 @@ from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.artifacts import sha256
 from afd_mobile.backbone_names import Factory
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
-from afd_mobile.degrade import CLEAN, Condition
+from afd_mobile.conditions import CLEAN, repeated, single
 from afd_mobile.errors import InputError
 from afd_mobile.evaluation import Outcomes, evaluate, labelled_pictures
 from afd_mobile.predictors import Predictor, open_predictor, plain_predictor
@@ -103,7 +103,7 @@ def test_all_files_of_an_export_have_the_counts_of_its_checkpoint(
     reference = open_predictor(str(checkpoint), CPU, Factory(TINYNET))
 
     def outcomes(model: Predictor) -> Outcomes:
-        conditions = [CLEAN, Condition(quality=7), Condition(times=2)]
+        conditions = [CLEAN, single(7), repeated(2)]
         *_, result = evaluate(model, reference, pictures, conditions, workers=0)
         assert isinstance(result, Outcomes)
         return result

@@ -8,11 +8,17 @@ import torch
 from torch import Tensor
 
 from afd_export.graph import DeployedGraph, SubtractMean, fold_normalization
+from afd_export.pipeline import _costs
+from afd_export.source import ExportSource
+from afd_export.to_onnx import export_onnx, run_onnx
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.artifacts import InputRange, Scope
 from afd_mobile.backbone_names import Factory
 from afd_mobile.backbones import Backbone, load_backbone
+from afd_mobile.cost import cost_of
 from afd_mobile.fusion import fuse
+from afd_mobile.repconv import RepConv
+from tests.afd_mobile.inside import inside_module
 
 ARCHITECTURES = ("mobile", "paper", "baseline")
 
@@ -111,3 +117,50 @@ def test_a_normalised_input_has_nothing_to_fold(backbone: Backbone, image: Tenso
     expected = graph(image)
     torch.testing.assert_close(fold_normalization(fuse(graph))(image), fuse(graph)(image))
     assert expected.shape == (2, 10)
+
+
+# --- several places -----------------------------------------------------------------------------
+
+PLACES = ("scale:act2", "residual:act2", "residual:act3", "pooled:pool")
+
+
+@pytest.mark.parametrize("input_range", list(InputRange))
+def test_a_graph_with_several_places_fused_and_as_onnx(
+    backbone: Backbone, image: Tensor, input_range: InputRange, tmp_path: Path
+) -> None:
+    """One result before and after fusing, from either input, and on onnxruntime."""
+    afd = inside_module(backbone, *PLACES)
+    trained = DeployedGraph(backbone, afd, InputRange.RGB255, Scope.CLASSIFIER)
+    image = torch.cat([image, image.flip(3)])
+    expected, plain = trained(image), backbone.tail(backbone.head(normalized(image, backbone)))
+    scale = float(expected.max() - expected.min())
+    assert float((expected - plain).abs().max()) > 0.05 * scale
+    graph = DeployedGraph(backbone, afd, input_range, Scope.CLASSIFIER)
+    deployed = fold_normalization(fuse(graph))
+    assert not any(isinstance(module, RepConv) for module in deployed.modules())
+    given = image if input_range is InputRange.RGB255 else normalized(image, backbone)
+    assert float((deployed(given) - expected).abs().max()) <= 1e-4 * scale
+    path = tmp_path / "graph.onnx"
+    export_onnx(deployed, backbone.input_size, "logits", path)
+    found = torch.from_numpy(run_onnx(path, given.numpy()))
+    assert float((found - expected).abs().max()) <= 1e-4 * scale
+    torch.testing.assert_close(trained(image), expected, rtol=0, atol=0)  # its weights stayed
+
+
+def test_the_module_alone_is_what_the_classifier_costs_more(backbone: Backbone) -> None:
+    """A 64x64 picture; by hand, fused: the map 64 x (192 x 12 + 12 x 8), the summary, gate and
+    context 8 x 6 + 6 + 6 x 8, a scale 6 x 16, the map at strides 4 and 2 by transposed
+    convolutions 64 x 64 x 4 and 256 x 64 x 4, residuals 10 x 8 x C x positions, the pooled."""
+    afd = inside_module(backbone, *PLACES)
+    trained = DeployedGraph(backbone, afd, InputRange.RGB255, Scope.CLASSIFIER)
+    source = ExportSource("tiny", backbone, afd, None, None, "", [])
+    cost = _costs(source, trained, fold_normalization(fuse(trained)))["afd"]["deployed"]
+    by_hand = (
+        64 * (192 * 12 + 12 * 8) + (8 * 6 + 6 + 6 * 8) + 6 * 16
+        + 64 * 64 * 4 + 256 * 64 * 4
+        + 10 * 8 * (16 * 32**2 + 32 * 16**2)
+        + (32 + 6) * 128 + 128 * 32
+    )  # fmt: skip
+    assert cost.multiply_adds == by_hand
+    own = cost_of(fuse(afd), torch.zeros(1, 3, 64, 64)).parameters
+    assert cost.parameters == own

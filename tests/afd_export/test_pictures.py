@@ -21,6 +21,7 @@ from afd_export.pictures import (
 from afd_export.pipeline import ExportRequest
 from afd_mobile.artifacts import InputRange, Precision
 from afd_mobile.errors import InputError, ParityError
+from afd_mobile.picture_files import list_images, split
 from tests.afd_export.conftest import write_pictures
 
 SIZE = 64
@@ -38,7 +39,7 @@ def test_a_large_folder_is_split(large: Path) -> None:
     verified = {p.name for p in pictures.verification}
     calibrating = {p.name for p in pictures.calibration}
     assert len(verified) == 24
-    assert len(calibrating) == 16
+    assert len(calibrating) == 14  # of the other 16 two are reserved
     assert not verified & calibrating
     assert pictures.source == "large"
 
@@ -85,6 +86,17 @@ def test_a_small_folder_calibrates_on_what_it_verifies(tmp_path: Path, count: in
     assert len(seen) == len(set(seen)) == 4 * count
 
 
+@pytest.mark.parametrize("count", [10, 40])
+def test_nothing_is_calibrated_with_a_reserved_picture(tmp_path: Path, count: int) -> None:
+    """Whether verification pictures calibrate as well or not."""
+    write_pictures(tmp_path, count)
+    pictures = load_pictures(tmp_path, SIZE)
+    _, reserved = split(list_images(tmp_path))
+    calibrating = {p.name for p in pictures.calibration}
+    assert calibrating and not calibrating & {p.name for p in reserved}
+    assert {p.name for p in pictures.verification} & {p.name for p in reserved}
+
+
 RGB = np.zeros((8, 8, 3), np.uint8)
 
 
@@ -93,8 +105,8 @@ RGB = np.zeros((8, 8, 3), np.uint8)
     [
         (
             95,
-            "int8 is calibrated with 95 pictures; 96 are recommended: give 120 or more with "
-            "--images, of which 24 verify",
+            "int8 is calibrated with 95 pictures; 96 are recommended: give 137 or more with "
+            "--images, of which 24 verify and every 8th is reserved",
         ),
         (96, None),
     ],
@@ -103,6 +115,11 @@ def test_few_pictures_to_calibrate_with_are_a_doubt(distinct: int, doubt: str | 
     """A picture that comes again, in another condition, is no other."""
     calibration = [Picture(str(i), q, RGB) for i in range(distinct) for q in (None, 7)]
     assert PictureSet([], calibration, [], "mine").doubt == doubt
+
+
+def test_as_many_pictures_as_recommended_are_enough(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 137)
+    assert load_pictures(tmp_path, SIZE).doubt is None
 
 
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8])

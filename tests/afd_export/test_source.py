@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import pytest
 from afd_export.pipeline import ExportRequest
 from afd_export.source import find_source
 from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.artifacts import Scope
 from afd_mobile.backbone_names import Factory
-from afd_mobile.checkpoint import Checkpoint, save_checkpoint
-from afd_mobile.errors import InputError
+from afd_mobile.backbones import Backbone
+from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from afd_mobile.corrections import InsideModule
+from afd_mobile.errors import InputError, UsageError
+from tests.afd_mobile.inside import inside_module
 
 
 @pytest.fixture
@@ -60,3 +65,38 @@ def test_an_export_is_named_by_what_means_nothing_in_paths_markdown_and_code(
 ) -> None:
     source = find_source(make_request(checkpoint=save(stem)))
     assert source.name == f"{name}-random-weights"
+
+
+@pytest.fixture
+def inside(backbone: Backbone, tmp_path: Path) -> str:
+    """A checkpoint that corrects the tiny classifier at two places."""
+    module = inside_module(backbone, "scale:act2", "residual:act3")
+    path = tmp_path / "inside.safetensors"
+    save_checkpoint(path, Checkpoint(module, "tinynet:make", "act1", {}))
+    return str(path)
+
+
+def test_a_checkpoint_with_several_places_is_found(
+    inside: str, make_request: Callable[..., ExportRequest]
+) -> None:
+    source = find_source(make_request(checkpoint=inside))
+    assert source.afd is not None and source.backbone.tap == "act1"
+
+
+def test_several_places_have_no_corrected_features_of_one_tap(
+    inside: str, make_request: Callable[..., ExportRequest]
+) -> None:
+    with pytest.raises(UsageError, match=f"--scope features: checkpoint {inside}"):
+        find_source(make_request(checkpoint=inside, scope=Scope.FEATURES))
+
+
+def test_places_that_the_classifier_does_not_have_are_refused(
+    inside: str, make_request: Callable[..., ExportRequest]
+) -> None:
+    module = load_checkpoint(Path(inside)).module
+    assert isinstance(module, InsideModule)
+    places = [dataclasses.replace(place, node="elsewhere") for place in module.config.places]
+    other = InsideModule(dataclasses.replace(module.config, places=tuple(places)))
+    save_checkpoint(Path(inside), Checkpoint(other, "tinynet:make", "act1", {}))
+    with pytest.raises(InputError, match="no node 'elsewhere'"):
+        find_source(make_request(checkpoint=inside))

@@ -43,7 +43,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, photograph: NDArray[np.uint
 
 @pytest.fixture(scope="session")
 def many_photos(tmp_path_factory: pytest.TempPathFactory, photograph: NDArray[np.uint8]) -> Path:
-    """Twenty, so that the first of them is held out."""
+    """Twenty, so that two of them are held out: 07 and 15."""
     folder = tmp_path_factory.mktemp("many_photos")
     for i in range(20):
         crop = photograph[20 * i : 20 * i + 70, 15 * i : 15 * i + 80]

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from afd_mobile.accuracy import Accuracy, Estimate, accuracy_of
-from afd_mobile.degrade import CLEAN, Codec, Condition
+from afd_mobile.conditions import CLEAN, LEFT_ALONE, Condition, repeated, single
+from afd_mobile.degrade import Blur, Codec
 from afd_mobile.evaluation import Outcomes
 
-QF25, QF7 = Condition(quality=25), Condition(quality=7)
+QF25, QF7 = single(25), single(7)
 Hits = NDArray[np.uint8]
 
 
@@ -84,7 +85,7 @@ def value(estimate: Estimate | None) -> float:
 def test_the_recovered_share_is_against_the_references_clean_pictures() -> None:
     # The paper's table I, of 10000 pictures: ResNet-50 at QF 10 and 7.
     outcomes = outcomes_of(columns(10_000, 7604, 5724, 4902), columns(10_000, 7614, 4750, 3165))
-    accuracy = accuracy_of(outcomes, [CLEAN, Condition(quality=10), QF7])
+    accuracy = accuracy_of(outcomes, [CLEAN, single(10), QF7])
     shares = [value(row.recovered_share) for row in accuracy.conditions[1:]]
     assert shares == pytest.approx([974 / 2864, 1737 / 4449])  # 34 %, 39 %
     assert value(accuracy.recovered_share) == pytest.approx(np.mean(shares))
@@ -122,14 +123,42 @@ def test_nothing_is_recovered_where_nothing_was_lost(compressed: int) -> None:
 
 
 def test_the_average_is_over_single_compressions() -> None:
-    conditions = [CLEAN, QF25, QF7, Condition(times=2), Condition(Codec.AVIF, 7)]
+    conditions = [CLEAN, QF25, QF7, repeated(2), single(7, Codec.AVIF)]
     outcomes = outcomes_of(columns(20, 16, 14, 8, 16, 10), columns(20, 16, 12, 6, 10, 6))
     accuracy = accuracy_of(outcomes, conditions)
     shares = [value(row.recovered_share) for row in accuracy.conditions[1:]]
     assert shares == pytest.approx([2 / 4, 2 / 10, 6 / 6, 4 / 10])
     assert value(accuracy.recovered_share) == pytest.approx((2 / 4 + 2 / 10 + 4 / 10) / 3)
-    repeated = outcomes_of(columns(20, 16, 14), columns(20, 16, 12))
-    assert accuracy_of(repeated, [CLEAN, Condition(times=2)]).recovered_share is None
+    alone = outcomes_of(columns(20, 16, 14), columns(20, 16, 12))
+    assert accuracy_of(alone, [CLEAN, repeated(2)]).recovered_share is None
+
+
+def test_every_group_has_its_own_average() -> None:
+    conditions = [CLEAN, QF25, QF7, repeated(2), single(7, Codec.AVIF)]
+    outcomes = outcomes_of(columns(20, 16, 14, 8, 16, 10), columns(20, 16, 12, 6, 10, 6))
+    accuracy = accuracy_of(outcomes, conditions)
+    shares = {group: value(share) for group, share in accuracy.group_shares.items()}
+    expected = {"JPEG": (2 / 4 + 2 / 10) / 2, "JPEG repeated": 6 / 6, "AVIF": 4 / 10}
+    assert shares == pytest.approx(expected)
+    assert [row.group for row in accuracy.conditions] == ["", "JPEG", "JPEG", *list(expected)[1:]]
+    assert accuracy_of(outcomes, conditions, shares=False).group_shares == {}
+
+
+def test_what_costs_too_little_has_no_share() -> None:
+    # It costs the reference 1, 2 and 10 of 20 pictures.
+    outcomes = outcomes_of(columns(20, 16, 16, 15, 10), columns(20, 16, 15, 14, 6))
+    conditions = [CLEAN, single(75), QF25, QF7]
+    accuracy = accuracy_of(outcomes, conditions, least_loss=0.1)
+    first, *others = (row.recovered_share for row in accuracy.conditions[1:])
+    assert first is None and list(map(value, others)) == pytest.approx([1 / 2, 4 / 10])
+    assert value(accuracy.recovered_share) == pytest.approx((1 / 2 + 4 / 10) / 2)
+
+
+def test_of_a_blurred_picture_nothing_is_to_be_recovered() -> None:
+    blurred = Condition(Blur(2), LEFT_ALONE)
+    accuracy = accuracy_of(outcomes_of(columns(10, 8, 6), columns(10, 8, 4)), [CLEAN, blurred])
+    assert accuracy.conditions[1].difference.value == pytest.approx(0.2)
+    assert accuracy.conditions[1].recovered_share is None and accuracy.group_shares == {}
 
 
 # --- intervals -----------------------------------------------------------------------------------

@@ -23,11 +23,12 @@ from afd_mobile.accuracy_report import (
     text_table,
 )
 from afd_mobile.artifacts import to_json
-from afd_mobile.degrade import CLEAN, Codec, Condition
+from afd_mobile.conditions import CLEAN, LEFT_ALONE, Condition, repeated, single
+from afd_mobile.degrade import Blur, Codec, Jpeg, Webp
 from afd_mobile.errors import InputError
 from afd_mobile.evaluation import Outcomes
 
-CONDITIONS = [CLEAN, Condition(quality=25), Condition(quality=7), Condition(Codec.AVIF, times=3)]
+CONDITIONS = [CLEAN, single(25), single(7), repeated(3, Codec.AVIF)]
 
 
 def make_report(
@@ -39,6 +40,27 @@ def make_report(
     outcomes = Outcomes([str(i) for i in range(50)], {"a/broken.png": "why"}, *tables)
     accuracy = accuracy_of(outcomes, conditions)
     return report_of(accuracy, model=model, sha256="0" * 64, reference="plain")
+
+
+def suite_report() -> Report:
+    """Three of ten pictures come back at QF 10, harm is done to webp, and perhaps to blurred ones.
+
+    In hundredths: reference 90, QF 10 40 > 70, QF 75 89 > 90, webp 60 > 40, blur 80 > 79.
+    """
+    conditions = [
+        CLEAN,
+        Condition(Jpeg(10), "JPEG", averaged=True),
+        Condition(Jpeg(75), "JPEG", averaged=True),
+        Condition(Webp(5), "WebP", averaged=True),
+        Condition(Blur(1), LEFT_ALONE),
+    ]
+    top1 = np.arange(100)[:, None] < np.array([90, 70, 90, 40, 79])
+    reference = np.arange(100)[:, None] < np.array([90, 40, 89, 60, 80])
+    tables = [np.asarray(t, np.uint8) for t in (top1, top1, reference, reference, top1)]
+    accuracy = accuracy_of(
+        Outcomes([str(i) for i in range(100)], {}, *tables), conditions, least_loss=0.05
+    )
+    return report_of(accuracy, model="mine", sha256=None, reference="plain", suite="field")
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +155,9 @@ def estimate(value: Any, low: Any = 0.0, high: Any = 1.0) -> dict[str, Any]:
         ("model", [1, 2], "model is [1, 2]"),
         ("reference", None, "reference is None"),
         ("conditions", [3], "no conditions[0].condition"),
+        ("suite", 3, "suite is 3"),
+        ("group_shares", [], "group_shares is []"),
+        ("group_shares", {"JPEG": estimate(99)}, "group_shares.JPEG is 99 [0.0, 1.0]"),
     ],
 )
 def test_figures_that_cannot_be_are_one_line(
@@ -218,6 +243,51 @@ def test_a_share_of_too_few_pictures_says_so(tmp_path: Path) -> None:
     assert why not in "".join(text_table(make_report())) + markdown_table([make_report()])
 
 
+def test_a_suite_is_one_table_by_groups() -> None:
+    lines = text_table(suite_report())
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["clean", "JPEG", ""]
+    names = [line[:12].rstrip() for line in lines[1:-2]]
+    assert names == ["clean", "JPEG", "  QF 10", "  QF 75", "WebP", "  webp QF 5", "left alone",
+                     "  blur 1"]  # fmt: skip
+    share, group = lines[3].split()[-3], lines[2].split()[-3]
+    assert share == group == "60.0"  # (70 - 40) / (90 - 40); QF 75 costs too little
+    assert lines[4].split()[-3] == "+1.0" and lines[2].split()[:2] == ["JPEG", "60.0"]
+    assert "100 pictures; recovered share on average -3.3 [" in lines[-2]  # of 60 and -20 / 30
+    assert lines[-1] == "harm, by more than 0.5 points and beyond chance: webp QF 5"
+
+
+def test_a_suite_says_so_of_too_few_pictures_as_well(tmp_path: Path) -> None:
+    report = suite_report()
+    few = {"value": 0.6, "low": None, "high": None}
+    report["conditions"][1]["recovered_share"] = report["group_shares"]["JPEG"] = few
+    path = tmp_path / "r.json"
+    path.write_bytes(to_json(report))
+    assert read_report(path) == report
+    *lines, why, harm = text_table(report)
+    assert len([line for line in lines if line.endswith(" 60.0 [too few]")]) == 2
+    assert why.startswith("too few: ") and harm.startswith("harm, ")
+    *_, below = markdown_table([report]).splitlines()
+    assert below.index(" Too few: ") < below.index(" Harm, ")
+
+
+@pytest.mark.parametrize("missing", ["group", "condition"])
+def test_a_suites_conditions_must_have_groups(tmp_path: Path, missing: str) -> None:
+    broken = suite_report()
+    del broken["conditions"][1][missing]
+    path = tmp_path / "r.json"
+    path.write_bytes(to_json(broken))
+    with pytest.raises(InputError, match=rf"no conditions\[1\]\.{missing}"):
+        read_report(path)
+
+
+def test_a_suite_without_harm_says_so() -> None:
+    report = suite_report()
+    report["conditions"][3]["difference"] = {"value": -0.2, "low": -0.3, "high": 0.0}
+    assert text_table(report)[-1].endswith(": none")
+    report["conditions"][3]["difference"] = {"value": -0.004, "low": -0.005, "high": -0.003}
+    assert text_table(report)[-1].endswith(": none")
+
+
 # --- Markdown and picture ------------------------------------------------------------------------
 
 
@@ -226,7 +296,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_the_markdown_table_holds_all_reports(report: Report) -> None:
-    other = make_report([CLEAN, Condition(quality=10)], seed=1, model="other")
+    other = make_report([CLEAN, single(10)], seed=1, model="other")
     blocks = markdown_table([report, other]).split("\n\n")
     tables = [block.splitlines() for block in blocks if block.startswith("|")]
     assert len(tables) == 2
@@ -239,6 +309,56 @@ def test_the_markdown_table_holds_all_reports(report: Report) -> None:
             assert rows[name] == [f"{100 * r[key]['value']:.1f}" for r in source["conditions"]]
         shares = [r["recovered_share"] for r in source["conditions"]]
         assert rows["recovered share"] == [with_interval(s) if s else "" for s in shares]
+
+
+def test_a_suites_markdown_has_a_line_for_every_condition() -> None:
+    heading, _, *lines, below = (
+        line for line in markdown_table([suite_report()]).splitlines() if line
+    )
+    assert cells(heading)[0] == "mine against plain, 100 pictures"
+    table = {line[0]: line[1:] for line in map(cells, lines)}
+    assert list(table) == ["clean", "**JPEG**", "QF 10", "QF 75", "**WebP**", "webp QF 5",
+                           "**left alone**", "blur 1"]  # fmt: skip
+    assert [cell.split(" ")[0] for cell in table["QF 10"]] == ["40.0", "70.0", "+30.0", "60.0"]
+    assert table["**JPEG**"][:3] == ["", "", ""] and table["**left alone**"][3] == ""
+    assert "Recovered share on average: -3.3 [" in below
+    assert below.endswith("Harm, by more than 0.5 points and beyond chance: webp QF 5.")
+
+
+RED, BLUE, PALE = (0xD6, 0x27, 0x28), (0x1F, 0x77, 0xB4), (0xF2, 0xA7, 0xA7)
+
+
+def colours_of(report: Report) -> dict[tuple[int, int, int], int]:
+    with Image.open(io.BytesIO(draw([report]))) as image:
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    return {c: int((pixels == c).all(1).sum()) for c in (RED, BLUE, PALE)}
+
+
+def test_harm_is_red_in_the_picture_of_a_suite() -> None:
+    report = suite_report()
+    drawn = colours_of(report)
+    assert drawn[BLUE] > drawn[RED] > drawn[PALE] > 0  # 31, 20 and 1 point
+    for row in report["conditions"]:
+        row["difference"] = {"value": 0.1, "low": 0.05, "high": 0.15}
+    harmless = colours_of(report)
+    assert harmless[RED] == harmless[PALE] == 0 and harmless[BLUE] > drawn[BLUE]
+
+
+def test_suites_and_others_are_drawn_together(report: Report) -> None:
+    content = draw([suite_report(), report])
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format == "PNG"
+
+
+def test_reports_from_before_there_were_suites_are_read(tmp_path: Path, report: Report) -> None:
+    earlier = {k: v for k, v in report.items() if k not in ("suite", "group_shares")}
+    earlier["conditions"] = copy.deepcopy(earlier["conditions"])
+    for row in earlier["conditions"]:
+        del row["group"]
+    path = tmp_path / "r.json"
+    path.write_bytes(to_json(earlier))
+    again = read_report(path)
+    assert text_table(again) == text_table(report) and draw([again]) == draw([report])
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -263,6 +383,7 @@ def test_the_plot_shows_the_figures(report: Report, key: str, part: str) -> None
     assert draw([report]) != draw([changed])
 
 
+@pytest.mark.parametrize("report", [make_report(), suite_report()], ids=["top-1", "gains"])
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_legend_covers_no_panel(
     report: Report, count: int, monkeypatch: pytest.MonkeyPatch

@@ -39,9 +39,16 @@ def resnet18_weights(path: Path, classes: int, seed: int = 5) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1"])
+def untrained(name: str) -> nn.Module:
+    """The whole network as its library builds it."""
+    build = models.get_model if name in models.list_models() else timm.create_model
+    model: nn.Module = build(name).eval()
+    return model
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1", "tf_efficientnet_lite0"])
 def test_bundled_head_then_tail_is_the_whole_network_exactly(name: str) -> None:
-    whole: nn.Module = models.get_model(name, weights=None).eval()
+    whole = untrained(name)
     whole.load_state_dict(load_file(bundled_weights(name)))
     backbone = load_backbone(name)
     assert (backbone.weights, backbone.trained, backbone.classes) == ("bundled", True, 1000)
@@ -58,11 +65,7 @@ def test_bundled_head_then_tail_is_the_whole_network_exactly(name: str) -> None:
 )
 def test_every_named_tap_cuts_exactly(name: str, tap: str) -> None:
     torch.manual_seed(0)
-    whole: nn.Module
-    if name == "repvgg_a2":
-        whole = timm.create_model(name, pretrained=False).eval()
-    else:
-        whole = models.get_model(name, weights=None).eval()
+    whole = untrained(name)
     backbone = load_backbone(name, tap=tap, weights="random", input_size=64)
     assert backbone.tap == NAMED_TAPS[name][tap]
     assert not backbone.trained
@@ -83,6 +86,10 @@ def test_every_named_tap_cuts_exactly(name: str, tap: str) -> None:
         ("mobilenet_v2", "D1", 2, "relu6"),
         ("squeezenet1_1", None, 4, "identity"),
         ("squeezenet1_1", "D1", 2, "relu"),
+        ("tf_efficientnet_lite0", None, 8, "identity"),
+        ("tf_efficientnet_lite0", "D1", 2, "relu6"),
+        ("tf_efficientnet_lite0", "D2", 2, "identity"),
+        ("tf_efficientnet_lite0", "D3", 4, "identity"),
         ("resnet50", "D1", 2, "identity"),
         ("resnet50", None, 2, "relu"),
         ("resnet50", "D3", 4, "relu"),
@@ -95,6 +102,16 @@ def test_what_is_recorded_of_a_tap(
 ) -> None:
     backbone = load_backbone(name, tap=tap, weights="random", input_size=64)
     assert (backbone.stride, backbone.activation) == (stride, activation)
+
+
+def test_bundled_weights_bring_their_own_normalisation() -> None:
+    own, librarys = (load_backbone("tf_efficientnet_lite0", weights=w) for w in ("auto", "random"))
+    assert librarys.mean == librarys.std == (0.5, 0.5, 0.5)
+    pixels = torch.tensor([0.0, 127.0, 255.0])[None, None].expand(1, 3, 3, 3)
+    normalized = Normalize(own.mean, own.std)(pixels)[0, 0, 0]
+    torch.testing.assert_close(normalized, torch.tensor([-127 / 128, 0.0, 1.0]))
+    assert own.input_size == 224
+    assert load_backbone("tf_efficientnet_lite0", mean=(0.1, 0.2, 0.3)).mean == (0.1, 0.2, 0.3)
 
 
 def test_a_wrong_tap_names_the_nearest() -> None:

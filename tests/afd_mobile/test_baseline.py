@@ -10,6 +10,7 @@ import torch
 from scipy.fft import dct
 from torch import Tensor, nn
 
+from afd_mobile.afd_module import AfdConfig
 from afd_mobile.baseline import BaselineRepConv
 from afd_mobile.checkpoint import load_checkpoint
 from afd_mobile.errors import InputError
@@ -117,7 +118,8 @@ def test_a_published_checkpoint_computes_what_its_own_network_does(
     theirs = their_module(channels)
     checkpoint = load_checkpoint(save(tmp_path / "theirs.pth", theirs))
     assert (checkpoint.backbone, checkpoint.tap) == (None, None)
-    assert checkpoint.module.config.channels == channels
+    config = checkpoint.module.config
+    assert isinstance(config, AfdConfig) and config.channels == channels
     features, image = torch.randn(2, channels, 16, 24), torch.rand(2, 3, 32, 48) * 255
     image[1] = image[1] / 8  # another guide
     mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))

@@ -17,6 +17,7 @@ from torch import Tensor
 from afd_mobile.afd_module import MAX_CHANNELS, AfdConfig, AfdModule
 from afd_mobile.checkpoint import (
     FORMAT,
+    INSIDE_FORMAT,
     Checkpoint,
     find_checkpoint,
     load_checkpoint,
@@ -24,6 +25,7 @@ from afd_mobile.checkpoint import (
     read_state_dict,
     save_checkpoint,
 )
+from afd_mobile.corrections import InsideConfig, InsideModule, Place
 from afd_mobile.errors import InputError
 from afd_mobile.resources import models_dir
 
@@ -89,6 +91,44 @@ def test_the_configuration_lies_in_the_metadata(path: Path) -> None:
         metadata = file.metadata()
     assert metadata["format"] == FORMAT
     assert AfdConfig.from_dict(json.loads(metadata["config"])) == CONFIG
+
+
+INSIDE = InsideConfig(
+    (
+        Place("scale", "a", 5, 16, 0),
+        Place("residual", "b", 6, 32, 4),
+        Place("pooled", "c", 7, 0, 3),
+    ),
+    fde_widths=(8, 4),
+    summary=3,
+)
+
+
+def test_several_places_come_back_from_a_format_of_their_own(tmp_path: Path) -> None:
+    path, module = tmp_path / "inside.safetensors", InsideModule(INSIDE)
+    save_checkpoint(path, Checkpoint(module, "mobilenet_v2", "features.6", {}))
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["format"] == INSIDE_FORMAT == "afd-mobile/2"
+    loaded = load_checkpoint(path)
+    assert (loaded.module.config, loaded.tap) == (INSIDE, "features.6")
+    saved, found = module.state_dict(), loaded.module.state_dict()
+    assert found.keys() == saved.keys()
+    assert all(torch.equal(value, saved[key]) for key, value in found.items())
+
+
+@pytest.mark.parametrize(
+    "places", [[], "abc", [1], [{}], [{**dataclasses.asdict(INSIDE.places[0]), "kind": "shift"}]]
+)
+def test_broken_places_are_refused(tmp_path: Path, places: object) -> None:
+    path = tmp_path / "inside.safetensors"
+    save_checkpoint(path, Checkpoint(InsideModule(INSIDE), None, None, {}))
+    with_metadata(path, config=json.dumps({**dataclasses.asdict(INSIDE), "places": places}))
+    assert "broken configuration" in refusal(path)
+
+
+def test_a_configuration_under_the_other_formats_name_is_refused(path: Path) -> None:
+    with_metadata(path, format=INSIDE_FORMAT)
+    assert "AFD configuration with keys" in refusal(path)
 
 
 def test_everything_that_does_not_fit_is_listed_in_one_error(path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from afd_mobile.cost import cost_of
+from afd_mobile.cost import Cost, cost_of
 
 
 def test_a_convolution() -> None:
@@ -21,3 +21,7 @@ def test_a_depthwise_convolution_and_a_linear_layer() -> None:
 def test_what_is_neither_costs_nothing() -> None:
     cost = cost_of(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), torch.zeros(1, 4, 8, 8))
     assert (cost.parameters, cost.multiply_adds) == (0, 0)
+
+
+def test_what_one_network_costs_more_than_another() -> None:
+    assert Cost(10, 300) - Cost(4, 100) == Cost(6, 200)

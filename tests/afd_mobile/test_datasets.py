@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import signal
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from afd_mobile.augment import FIELD, PAPER, Augmentation
 from afd_mobile.datasets import (
     CompressedCrops,
     DrawnPictures,
@@ -27,9 +28,9 @@ RGB = NDArray[np.uint8]
 
 
 def crops(
-    photos: Path, *, size: int = 64, clean_share: float = 0.2, seed: int = 0
+    photos: Path, augmentation: Augmentation = PAPER, *, size: int = 64, seed: int = 0
 ) -> CompressedCrops:
-    return CompressedCrops(list_images(photos), size, clean_share=clean_share, seed=seed)
+    return CompressedCrops(list_images(photos), size, augmentation, seed=seed)
 
 
 @pytest.mark.parametrize("shape", [(300, 500), (500, 300), (90, 200), (224, 225), (512, 512)])
@@ -59,13 +60,13 @@ def test_of_a_strip_the_middle_is_enlarged_in_little_memory(
     strip[centre] = 200
     path = tmp_path / "strip.png"
     Image.fromarray(strip).save(path)
-    dataset = CompressedCrops([path], 64, clean_share=0, seed=0)
+    datasets = [CompressedCrops([path], 64, a, seed=0) for a in (PAPER, FIELD)]
     tracemalloc.start()
-    crop, (clean, *_) = centre_crop(strip, 64), dataset[0]
+    crop, cleans = centre_crop(strip, 64), [dataset[0].clean for dataset in datasets]
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
-    assert crop.shape == clean.shape == (64, 64, 3)
-    assert (crop == 200).all() and (clean == 200).all()
+    assert {crop.shape, *(clean.shape for clean in cleans)} == {(64, 64, 3)}
+    assert (crop == 200).all()
 
 
 @pytest.mark.parametrize("shape", [(100, 400), (400, 100), (300, 500)])
@@ -81,14 +82,16 @@ def test_what_is_no_strip_is_scaled_whole(photograph: RGB, shape: tuple[int, int
     assert np.array_equal(centre_crop(image, 224), expected)
 
 
-def test_an_item_depends_on_seed_and_index_alone(photos: Path) -> None:
-    forwards, backwards = crops(photos), crops(photos)
-    items = [forwards[i] for i in range(8)]
-    for i in reversed(range(8)):
+@pytest.mark.parametrize("augmentation", [PAPER, FIELD], ids=["paper", "field"])
+def test_an_item_depends_on_seed_and_index_alone(photos: Path, augmentation: Augmentation) -> None:
+    forwards, backwards = crops(photos, augmentation), crops(photos, augmentation)
+    items = [forwards[i] for i in range(12)]
+    for i in reversed(range(12)):
         (clean, compressed, share, *draws), again = items[i], backwards[i]
         assert np.array_equal(clean, again[0]) and np.array_equal(compressed, again[1])
         assert np.array_equal(share, again[2], equal_nan=True) and draws == list(again[3:])
-    assert any(not np.array_equal(items[i][0], crops(photos, seed=1)[i][0]) for i in range(8))
+    other = crops(photos, augmentation, seed=1)
+    assert any(not np.array_equal(items[i][0], other[i][0]) for i in range(12))
     assert len({item[0].tobytes() for item in items}) > 1
 
 
@@ -116,34 +119,28 @@ def test_a_picture_smaller_than_the_crop_is_enlarged(photos: Path) -> None:
     assert clean.shape == compressed.shape == (128, 128, 3)
 
 
-def quality_classes(photos: Path, clean_share: float, n: int) -> dict[str, float]:
-    """Shares of crops that were left clean, compressed with a paper's quality, and lightly."""
-    dataset = crops(photos, size=16, clean_share=clean_share)
-    counts = {"clean": 0, "heavy": 0, "light": 0}
-    for i in range(n):
-        clean, compressed, share, *_ = dataset[i]
-        if np.array_equal(clean, compressed):
-            counts["clean"] += 1
-            assert share == 0
-        elif any(np.array_equal(jpeg(clean, q), compressed) for q in QUALITIES):
-            counts["heavy"] += 1
-            assert share == 1
+def test_a_crop_is_compressed_after_it_was_cut(photos: Path) -> None:
+    for crop in (crops(photos)[i] for i in range(8)):
+        assert any(np.array_equal(jpeg(crop.clean, q), crop.compressed) for q in QUALITIES)
+        assert crop.compressed_share == 1 and len(crop.pictures) == 1
+
+
+def test_crops_of_two_pictures_are_mixed_before_compression(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{value}.png" for value in (40, 240)]
+    for path in paths:
+        Image.new("RGB", (64, 64), (int(path.stem),) * 3).save(path)
+    drawn = [
+        CompressedCrops(paths, 32, replace(PAPER, mixed_share=0.5), seed=0)[i] for i in range(80)
+    ]
+    assert np.mean([len(crop.pictures) for crop in drawn]) == pytest.approx(1.5, abs=0.15)
+    between = 0
+    for clean, compressed, _, pictures, _ in drawn:
+        if len(set(pictures)) == 1:
+            assert (clean == (40, 240)[pictures[0]]).all()
         else:
-            assert any(np.array_equal(jpeg(clean, q), compressed) for q in range(40, 96))
-            counts["light"] += 1
-            assert math.isnan(share)
-    return {k: v / n for k, v in counts.items()}
-
-
-def test_half_of_the_clean_share_is_clean_and_half_light(photos: Path) -> None:
-    shares = quality_classes(photos, 0.4, 300)
-    assert shares["clean"] == pytest.approx(0.2, abs=0.07)
-    assert shares["light"] == pytest.approx(0.2, abs=0.07)
-    assert shares["heavy"] == pytest.approx(0.6, abs=0.08)
-
-
-def test_no_clean_share_compresses_every_crop(photos: Path) -> None:
-    assert quality_classes(photos, 0.0, 60)["heavy"] == 1
+            between += 40 < clean.mean() < 240
+        assert any(np.array_equal(jpeg(clean, q), compressed) for q in QUALITIES)
+    assert between > 10
 
 
 def test_pictures_are_thinned_evenly_and_the_next_one_is_taken_for_a_broken_one(
@@ -177,12 +174,12 @@ def with_broken(tmp_path: Path, photograph: RGB, readable: int, broken: int) -> 
 
 def test_for_a_broken_picture_another_one_is_drawn(tmp_path: Path, photograph: RGB) -> None:
     paths = with_broken(tmp_path, photograph, readable=6, broken=2)
-    datasets = [CompressedCrops(paths, 16, clean_share=0, seed=0) for _ in range(2)]
+    datasets = [CompressedCrops(paths, 16, PAPER, seed=0) for _ in range(2)]
     crops = [datasets[0][i] for i in range(40)]
-    assert {crop.picture for crop in crops} == {2, 3, 4, 5, 6, 7}
+    assert {i for crop in crops for i in crop.pictures} == {2, 3, 4, 5, 6, 7}
     assert {i for crop in crops for i in crop.unreadable} == {0, 1}
     for crop in crops:
-        source = read_image(paths[crop.picture])
+        source = read_image(paths[crop.pictures[0]])
         windows = np.lib.stride_tricks.sliding_window_view(source, (16, 16, 3))
         assert any(
             np.array_equal(window, clean)
@@ -197,15 +194,15 @@ def test_for_a_broken_picture_another_one_is_drawn(tmp_path: Path, photograph: R
 
 def test_where_none_can_be_read_a_crop_says_so(tmp_path: Path, photograph: RGB) -> None:
     paths = with_broken(tmp_path, photograph, readable=0, broken=3)
-    crop = CompressedCrops(paths, 16, clean_share=0, seed=0)[0]
+    crop = CompressedCrops(paths, 16, PAPER, seed=0)[0]
     assert set(crop.unreadable) == {0, 1, 2} and crop.clean.shape == (16, 16, 3)
 
 
 def test_what_is_unreadable_is_said_once() -> None:
     pictures = DrawnPictures(100)
-    assert pictures.note([(5, {}), (6, {1: "one", 2: "two"})]) == ["one", "two"]
-    assert pictures.note([(5, {2: "two"}), (7, {3: "three"})]) == ["three"]
-    assert pictures.drawn == {1, 2, 3, 5, 6, 7} and pictures.unreadable == {1, 2, 3}
+    assert pictures.note([((5,), {}), ((6, 8), {1: "one", 2: "two"})]) == ["one", "two"]
+    assert pictures.note([((5,), {2: "two"}), ((7,), {3: "three"})]) == ["three"]
+    assert pictures.drawn == {1, 2, 3, 5, 6, 7, 8} and pictures.unreadable == {1, 2, 3}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from afd_mobile.datasets import centre_crop
 from afd_mobile.degrade import jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.picture_files import list_images, read_image
+from tests.afd_mobile.inside import inside_module
 
 RGB = NDArray[np.uint8]
 Array = NDArray[np.float64]
@@ -131,7 +132,23 @@ def test_block_angles_average_the_positions_inside(stride: int, short: tuple[int
     assert np.isnan(expected).any() == (stride == 8 and any(short))
 
 
-@pytest.mark.parametrize(("stride", "size"), [(16, 1), (3, 8), (0, 4), (2, 6), (2, 9), (4, 2)])
+@pytest.mark.parametrize(("stride", "short"), [(16, 0), (16, 1), (32, 0)])
+def test_above_stride_8_a_position_counts_for_several_blocks(stride: int, short: int) -> None:
+    """5x6 blocks; without the last row and column, blocks from there on have no features."""
+    times = stride // 8
+    h, w = -(-5 // times) - short, -(-6 // times) - short
+    theta = np.random.default_rng(1).uniform(0, 180, (h, w))
+    expected = np.full((5, 6), math.nan)
+    for i in range(min(5, times * h)):
+        for j in range(min(6, times * w)):
+            expected[i, j] = theta[i // times, j // times]
+    actual = drift.block_angles(*rotated(theta), stride=stride, blocks=(5, 6))
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("stride", "size"), [(16, 3), (12, 1), (3, 8), (0, 4), (2, 6), (2, 9), (4, 2)]
+)
 def test_features_that_do_not_cover_the_blocks_are_refused(stride: int, size: int) -> None:
     features = torch.ones(2, size, size)
     with pytest.raises(InputError, match=rf"{size}x{size} at stride {stride}"):
@@ -166,6 +183,33 @@ def test_maps_equal_eq_1_and_2_position_by_position(
             assert actual[row, column] == pytest.approx(mean, abs=1e-2)
     vectors = [drift.block_dct(p).numpy()[:, 3, 7] for p in (clean, compressed)]
     assert found.dct_angle[3, 7] == pytest.approx(arccos_degrees(*vectors), abs=1e-6)
+
+
+def test_inside_the_classifier_the_deepest_corrected_map_is_looked_at(
+    mobilenet: Backbone, photograph: RGB
+) -> None:
+    """Stride 16 at features.9, after a scale that it sees; against the tail itself, cut by hand."""
+    module = inside_module(mobilenet, "scale:features.8.conv.1", "residual:features.9", size=0.1)
+    (found,) = drift.drift_maps(mobilenet, module, photograph, [15])
+    clean = centre_crop(photograph, mobilenet.input_size)
+    pair = np.stack([clean, jpeg(clean, 15)]).transpose(0, 3, 1, 2)
+    images = torch.from_numpy(pair).float()
+    other = load_backbone("mobilenet_v2", tap="features.9")
+    scale, residual = module.corrections
+    normalize = Normalize(mobilenet.mean, mobilenet.std)
+    with torch.no_grad():
+        guide = module(images[1:])
+        reference, before = other.head(normalize(images))
+        hook = other.head.get_submodule("features.8.conv.1.2").register_forward_hook(
+            lambda _, __, y: scale(y, guide)
+        )
+        after = residual(other.head(normalize(images[1:])), guide)[0]
+        hook.remove()
+    for features, actual in ((before, found.before), (after, found.after)):
+        assert actual is not None and actual.shape == (28, 28)
+        expected = arccos_degrees(features[:, 3, 5].numpy(), reference[:, 3, 5].numpy())
+        assert actual[6:8, 10:12].ravel().tolist() == pytest.approx([expected] * 4, abs=0.05)
+    assert found.after is not None and abs(found.after - found.before).max() > 1
 
 
 def test_drift_grows_with_compression_and_with_the_dct_angle(

@@ -22,6 +22,7 @@ from afd_mobile import cli
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
+from afd_mobile.conditions import SUITES
 from tests.afd_mobile.tiny_classifier import (
     CLASSES,
     NAME,
@@ -209,6 +210,30 @@ def test_avif_and_another_model_as_reference(tiny: Tiny, tmp_path: Path, out: Pa
         assert row["agreement"]["value"] == 1 and row["difference"]["value"] == 0
 
 
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_is_one_table_and_one_picture(tiny: Tiny, name: str, out: Path) -> None:
+    written = ("--json", out / "a.json", "--plot", out / "a.png")
+    outcome = afd_eval(*tiny.options, "--suite", name, "--limit", "2", *written)
+    assert outcome.code == 0, outcome.err
+    report, conditions = read(out / "a.json"), SUITES[name]().conditions
+    assert report["suite"] == name
+    assert [r["condition"] for r in report["conditions"]] == [c.name for c in conditions]
+    lines = [line.split("  ")[0] for line in outcome.out.replace("\n  ", "\n").splitlines()]
+    assert all(lines.count(c.name) == 1 for c in conditions)
+    with Image.open(out / "a.png") as image:
+        assert image.format == "PNG"
+    table = out / "table.md"
+    code = exit_code_of(cli.eval_main, "afd-eval", "table", out / "a.json", "--out", table)
+    assert code == 0 and all(f"\n| {c.name} | " in table.read_text() for c in conditions)
+
+
+@pytest.mark.parametrize("option", [("--qualities", "7"), ("--codec", "jpeg"), ("--times", "2")])
+def test_a_suite_has_its_own_conditions(tiny: Tiny, option: tuple[str, str]) -> None:
+    outcome = afd_eval(*tiny.options, "--suite", "field", *option)
+    assert outcome.code == 2
+    assert outcome.error == f"--suite field has its own conditions: no {option[0]}"
+
+
 def test_without_labels_folders_are_imagenets(tmp_path: Path, out: Path) -> None:
     backbone = load_backbone("squeezenet1_1")
     config = AfdConfig.preset(
@@ -297,6 +322,7 @@ def test_unreadable_pictures_are_reported_and_left_out(
         ("--times", "1001"),
         ("--times", "often"),
         ("--codec", "webp"),
+        ("--suite", "all"),
         ("--limit", "0"),
         ("--limit", "all"),
         ("--workers", "0"),

@@ -2,13 +2,42 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, fx, nn
 from torchvision import models
 
 from afd_mobile.backbones import Backbone, load_backbone
-from afd_mobile.frozen import _StridedDepthwise, frozen, with_deeper_features
+from afd_mobile.frozen import _StridedDepthwise, fast_type, frozen, with_deeper_features
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that computes with bfloat16."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "expected"),
+    [
+        (True, False, torch.bfloat16),
+        (False, True, torch.bfloat16),
+        (False, False, torch.float32),
+    ],
+)
+def test_bfloat16_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+    avx512_bf16: bool,
+    amx: bool,
+    expected: torch.dtype,
+    mobilenet: Backbone,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert fast_type(CPU) == expected
+    assert fast_type(torch.device("cuda")) == torch.bfloat16
+    assert {p.dtype for p in frozen(mobilenet.head, CPU).parameters()} == {expected}
 
 
 def bfloat16_picture(size: int) -> Tensor:
@@ -21,7 +50,7 @@ def relative_error(x: Tensor, expected: Tensor) -> float:
     return float((x.float() - expected).norm() / expected.norm())
 
 
-@pytest.fixture(params=["mobilenet_v2", "squeezenet1_1"])
+@pytest.fixture(params=["mobilenet_v2", "squeezenet1_1", "tf_efficientnet_lite0"])
 def backbone(request: pytest.FixtureRequest, mobilenet: Backbone) -> Backbone:
     return mobilenet if request.param == "mobilenet_v2" else load_backbone(request.param)
 
@@ -64,21 +93,44 @@ def test_the_original_stays_as_it_is(mobilenet: Backbone) -> None:
     assert all(p.dtype == torch.bfloat16 and not p.requires_grad for p in copy.parameters())
 
 
-def test_mobilenets_four_strided_depthwise_convolutions_are_replaced(mobilenet: Backbone) -> None:
+@pytest.mark.parametrize("name", ["mobilenet_v2", "tf_efficientnet_lite0"])
+def test_all_four_strided_depthwise_convolutions_are_replaced(name: str) -> None:
+    backbone = load_backbone(name, weights="random")
     counts = [
         sum(isinstance(m, _StridedDepthwise) for m in frozen(part, CPU).modules())
-        for part in (mobilenet.head, mobilenet.tail)
+        for part in (backbone.head, backbone.tail)
     ]
     assert counts == [2, 2]
+    modules = frozen(backbone.tail, CPU).modules()
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in modules)
 
 
+def test_a_convolution_with_two_uses_keeps_its_batchnorms() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.one, self.two = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.one(self.conv(x)), self.two(self.conv(x))])
+
+    network = Shared().eval()
+    network.two.running_mean = torch.ones(3)
+    x = torch.randn(1, 3, 8, 8).bfloat16()
+    with torch.no_grad():
+        copy = frozen(fx.symbolic_trace(network), CPU)
+        assert relative_error(copy(x), network(x.float())) < 0.01
+
+
+@pytest.mark.parametrize("same", [False, True])
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("size", [(8, 8), (7, 7), (9, 12), (1, 2)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
 def test_the_strided_depthwises_gradient_is_autograds(
-    kernel: int, size: tuple[int, int], dtype: torch.dtype, tolerance: float
+    same: bool, kernel: int, size: tuple[int, int], dtype: torch.dtype, tolerance: float
 ) -> None:
-    conv = nn.Conv2d(6, 6, kernel, stride=2, padding=kernel // 2, groups=6, dtype=dtype)
+    build, padding = (Conv2dSame, 0) if same else (nn.Conv2d, kernel // 2)
+    conv = build(6, 6, kernel, stride=2, padding=padding, groups=6).to(dtype)
     x = torch.randn(2, 6, *size, dtype=dtype, requires_grad=True)
     expected, actual = conv(x), _StridedDepthwise(conv)(x)
     assert torch.equal(actual, expected)
@@ -150,7 +202,7 @@ def test_mobilenets_deeper_features_are_its_tails_own(
         expected_logits = mobilenet.tail(features)
         for hook in hooks:
             hook.remove()
-        logits, *deeper = with_deeper_features(mobilenet.tail, features)(features)
+        logits, *deeper = with_deeper_features(mobilenet.tail, features, size // 16 + 1)(features)
     assert torch.equal(logits, expected_logits)
     assert [d.shape[-1] for d in deeper] == deeper_sizes
     assert all(torch.equal(d, outputs[d.shape[-1]]) for d in deeper)
@@ -164,7 +216,8 @@ def test_squeezenets_deeper_features_of_odd_size(size: int, deeper_sizes: list[i
     with torch.no_grad():
         x = torch.randn(1, 3, size, size)
         features = backbone.head(x)
-        logits, *deeper = with_deeper_features(backbone.tail, features)(features)
+        half = (features.shape[-1] + 1) // 2
+        logits, *deeper = with_deeper_features(backbone.tail, features, half)(features)
         assert torch.equal(logits, whole(x))
         expected = [whole.features[:8](x), whole.classifier[:3](whole.features(x))]
     assert features.shape[-1] % 2 == 1
@@ -173,15 +226,18 @@ def test_squeezenets_deeper_features_of_odd_size(size: int, deeper_sizes: list[i
         assert torch.equal(found, wanted)
 
 
-def test_half_of_an_odd_size_rounded_up_is_deeper() -> None:
+@pytest.mark.parametrize(("largest", "expected"), [(3, []), (4, [4]), (7, [7, 4])])
+def test_maps_above_the_largest_are_left_out(largest: int, expected: list[int]) -> None:
     tail = fx.symbolic_trace(
         nn.Sequential(
+            nn.ReLU(),
             nn.Conv2d(2, 3, 3, stride=2, padding=1),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(3, 5),
         )
     )
-    logits, *deeper = with_deeper_features(tail, torch.zeros(1, 2, 7, 7))(torch.randn(4, 2, 7, 7))
+    network = with_deeper_features(tail, torch.zeros(1, 2, 7, 7), largest)
+    logits, *deeper = network(torch.randn(4, 2, 7, 7))
     assert logits.shape == (4, 5)
-    assert [d.shape for d in deeper] == [(4, 3, 4, 4)]
+    assert [d.shape[-1] for d in deeper] == expected

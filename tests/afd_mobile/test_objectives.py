@@ -14,15 +14,19 @@ from afd_mobile import objectives
 from afd_mobile.afd_module import PRESETS, AfdConfig, AfdModule
 from afd_mobile.backbones import Backbone
 from afd_mobile.degrade import jpeg
+from afd_mobile.errors import UsageError
 from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.objectives import (
     OBJECTIVES,
     Distill,
     FeatureMse,
+    InsideDistill,
     _known_cross_entropy,
     _normalized_mse,
+    objective_of,
 )
 from afd_mobile.picture_files import list_images, read_image
+from tests.afd_mobile.inside import inside_module
 
 CPU = torch.device("cpu")
 SIZE = 64
@@ -252,3 +256,92 @@ def test_a_tap_with_nothing_deeper_is_distilled_all_the_same(
     loss = Distill(module, backbone, SIZE, CPU)(*crops, torch.ones(3))
     loss.backward()
     assert loss.item() > 0 and all(p.grad is not None for p in module.parameters())
+
+
+# --- several places -----------------------------------------------------------------------------
+
+
+def kl_divergence(logits: Array, target: Array) -> Array:
+    """KL(target || logits) of each picture, (N, C), (N, C) -> (N,)."""
+    log_p, log_q = (m - np.log(np.exp(m).sum(1, keepdims=True)) for m in (logits, target))
+    return np.sum(np.exp(log_q) * (log_q - log_p), axis=1)  # type: ignore[no-any-return]
+
+
+def test_distilling_inside_is_its_three_terms(
+    mobilenet: Backbone, crops: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each against float32 and numpy, the corrected features by hooks; the gate's target is what
+    the plain classifier makes of the compressed pictures."""
+    module = inside_module(mobilenet, "scale:features.8.conv.1", "residual:features.13")
+    distill = InsideDistill(module, mobilenet, SIZE, CPU)
+    weights = {"DEEP_WEIGHT": 2.0, "GATE_WEIGHT": 1.0}
+    default = distill(*crops, torch.ones(3)).item()
+    for name in weights:
+        monkeypatch.setattr(objectives, name, 0.0)
+    found = {"divergence": distill(*crops, torch.ones(3)).item()}
+    for name in weights:
+        with monkeypatch.context() as patch:
+            patch.setattr(objectives, name, 1.0)
+            found[name] = distill(*crops, torch.ones(3)).item() - found["divergence"]
+
+    mean, std = (torch.tensor(v)[:, None, None] for v in (mobilenet.mean, mobilenet.std))
+    with torch.no_grad():
+        clean, features = (mobilenet.head((c / 255 - mean) / std) for c in crops)
+        guide = module(crops[1])
+        t, plain = (outputs_by_size(mobilenet.tail, f) for f in (clean, features))
+        scale, residual = module.corrections
+        layers = {
+            "features.8.conv.1.2": scale,
+            # The last addition of a resolution is no layer: what enters the next block is it.
+            "features.14.conv.0.0": residual,
+        }
+        hooks = []
+        for name, correct in layers.items():
+            layer = mobilenet.tail.get_submodule(name)
+            if correct is scale:
+                hook = layer.register_forward_hook(lambda _, __, y: scale(y, guide))
+            else:
+                hook = layer.register_forward_pre_hook(lambda _, xs: residual(xs[0], guide))
+            hooks.append(hook)
+        x = outputs_by_size(mobilenet.tail, features)
+        for hook in hooks:
+            hook.remove()
+    drift = kl_divergence(plain[0], t[0])
+    target = drift / (drift + 0.05)
+    logits = guide.gate_logits.double().numpy().reshape(3, 1)
+    expected = {
+        "divergence": kl_divergence(x[0], t[0]).mean(),
+        "DEEP_WEIGHT": np.mean([normalized_mse(x[size], t[size]) for size in (4, 2)]),
+        "GATE_WEIGHT": cross_entropy(logits, target),
+    }
+    assert target.min() > 0.1 and not np.allclose(x[0], plain[0], rtol=0.05)
+    assert found == pytest.approx(expected, rel=0.15)  # bfloat16, where the processor has it
+    total = found["divergence"] + sum(weight * found[name] for name, weight in weights.items())
+    assert default == pytest.approx(total, rel=1e-5)
+
+
+def test_clean_pictures_teach_the_gate_alone(
+    mobilenet: Backbone, crops: tuple[Tensor, Tensor]
+) -> None:
+    """At the start, where nothing is corrected: their target is a gate that is shut."""
+    module = inside_module(mobilenet).train().requires_grad_(True)
+    module.reset_to_identity()
+    distill = objective_of("distill", module, mobilenet, SIZE, CPU)
+    with torch.no_grad():
+        shut = nn.functional.softplus(module(crops[0]).gate_logits).mean().item()
+        assert distill(crops[0], crops[0], torch.ones(3)).item() == pytest.approx(shut, rel=0.02)
+    distill(*crops, torch.ones(3)).backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+    last = ("linear.weight", "leave.weight", "gate.weight", "fde_net.stages.0.weight")
+    learning = [n for n, p in module.named_parameters() if n.endswith(last)]
+    assert len(learning) == len(module.corrections) + 2
+    assert all(p.grad.any() for n, p in module.named_parameters() if n in learning)  # type: ignore[union-attr]
+    others = [*mobilenet.head.parameters(), *mobilenet.tail.parameters()]
+    assert all(p.grad is None and not p.requires_grad for p in others)
+
+
+def test_one_taps_loss_is_refused_where_there_are_several(mobilenet: Backbone) -> None:
+    module = inside_module(mobilenet, "residual:features.13")
+    with pytest.raises(UsageError, match=r"--objective feature-mse .* use --objective distill"):
+        objective_of("feature-mse", module, mobilenet, SIZE, CPU)

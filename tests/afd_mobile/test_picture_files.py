@@ -20,7 +20,7 @@ from PIL import Image
 from afd_mobile import picture_files
 from afd_mobile.degrade import RGB
 from afd_mobile.errors import InputError
-from afd_mobile.picture_files import list_images, read_image
+from afd_mobile.picture_files import RESERVED_EVERY, list_images, read_image, split
 
 # --- listing ------------------------------------------------------------------------------------
 
@@ -63,6 +63,25 @@ def test_hidden_files_and_folders_hold_no_pictures(tmp_path: Path) -> None:
 def test_a_hidden_folder_may_be_given(tmp_path: Path) -> None:
     pictures = touch(tmp_path / ".cache", "x.jpg")
     assert list_images(tmp_path / ".cache") == pictures
+
+
+@pytest.mark.parametrize(("n", "held_out"), [(0, 0), (7, 0), (8, 1), (9, 1), (16, 2), (400, 50)])
+def test_every_eighth_picture_is_reserved(n: int, held_out: int) -> None:
+    assert RESERVED_EVERY == 8
+    images = [Path(f"{i:03}.png") for i in range(n)]
+    learnt, reserved = split(images)
+    assert len(reserved) == held_out and (learnt, reserved) == split(images)
+    assert sorted([*learnt, *reserved]) == images and not set(learnt) & set(reserved)
+    assert [int(p.stem) for p in reserved] == [8 * i + 7 for i in range(held_out)]
+
+
+def test_what_lies_beside_a_folder_does_not_change_what_is_reserved_in_it() -> None:
+    pictures = [Path(f"train/pets/{i:02}.png") for i in range(20)]
+    others = [Path(f"train/{i}.png") for i in range(5)] + [Path(f"a/{i}.png") for i in range(9)]
+    expected = [pictures[7], pictures[15]]
+    assert split(pictures)[1] == expected
+    assert split([*others, *pictures])[1] == [Path("a/7.png"), *expected]
+    assert set(split(pictures[::-1])[1]) == set(expected)
 
 
 def test_links_to_folders_and_pictures_are_followed(tmp_path: Path) -> None:

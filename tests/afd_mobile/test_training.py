@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import os
@@ -13,22 +14,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from timm.optim import muon as timm_muon
+from torch import Tensor, nn
 
-from afd_mobile import checkpoint, training
+from afd_mobile import checkpoint, cli, places, training
 from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.artifacts import sha256
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from afd_mobile.corrections import InsideModule
 from afd_mobile.datasets import centre_crop, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.fe_net import BlockScaleFeNet, UNetFeNet
 from afd_mobile.objectives import OBJECTIVES
-from afd_mobile.picture_files import list_images, read_image
+from afd_mobile.picture_files import list_images, read_image, split
 from afd_mobile.training import CPU, Settings, _pictures_sha256, train
-from afd_mobile.validation import Validation, split
+from afd_mobile.validation import Validation
 from tests.afd_mobile.conftest import AfdTrain
+from tests.afd_mobile.inside import inside_module
 
 # A processor without bfloat16 takes three times as long for distill.
 SETTINGS = Settings("feature-mse", iterations=4, batch=2, crop=64, seed=0)
@@ -147,9 +151,9 @@ def test_held_out_pictures_are_not_trained_on(
                 resume=False,
             )
         ]
-        for chosen in (images, images[1:])
+        for chosen in (images[:8], images[:7])
     ]
-    assert losses[0] == losses[1]  # of 19 none is held out
+    assert losses[0] == losses[1]  # of seven none is held out
 
 
 def test_few_pictures_give_no_learning_curve(finished: Finished) -> None:
@@ -360,22 +364,23 @@ def test_a_broken_picture_is_left_out_said_once_and_recorded(
 def test_a_broken_held_out_picture_is_said_and_the_next_one_taken(
     tmp_path: Path, many_photos: Path, afd_train: AfdTrain
 ) -> None:
-    """It is recorded; where it is the only one, there is no learning curve."""
+    """They are recorded; where there is no other, there is no learning curve."""
     images, out = tmp_path / "photos", tmp_path / "afd.safetensors"
     shutil.copytree(many_photos, images)
-    (images / "00.png").write_bytes(b"no picture")
+    for name in ("07.png", "15.png"):
+        (images / name).write_bytes(b"no picture")
     done = afd_train(*options(images, out), "--objective", "feature-mse")
     assert done.code == 0, done.err
-    assert done.err.count("left out") == 1 and "00.png" in done.err
+    assert done.err.count("left out") == 2 and "07.png" in done.err and "15.png" in done.err
     record = load_checkpoint(out).training
-    assert (record["curve"], record["unreadable"]) == ([], 1)
+    assert (record["curve"], record["unreadable"]) == ([], 2)
 
 
 def test_what_is_known_to_be_broken_outlives_an_interruption(
     tmp_path: Path, many_photos: Path, mobilenet: Backbone
 ) -> None:
     images = list_images(with_one_broken(tmp_path / "photos", many_photos))
-    images[0].write_bytes(b"no picture")  # held out
+    images[7].write_bytes(b"no picture")  # held out
     settings = dataclasses.replace(SETTINGS, batch=16)
     state, said = tmp_path / "s", []
     for resume in (False, True):
@@ -457,6 +462,42 @@ def test_the_paper_preset_has_no_strength_to_sharpen(photos: Path, mobilenet: Ba
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
 
 
+def test_the_gate_is_sharpened_on_clean_pictures_and_qf_25(
+    photos: Path, mobilenet: Backbone
+) -> None:
+    module, images = inside_module(mobilenet, "residual:features.13"), list_images(photos)
+    pairs = [torch.cat([picture(image, quality) for image in images]) for quality in (None, 25)]
+    expected = copy.deepcopy(module)
+    expected.sharpen_gate(*(module(pair).gate_logits.flatten() for pair in pairs))
+    training.sharpen_strength(module, images, 64)
+    for key, value in module.state_dict().items():
+        torch.testing.assert_close(value, expected.state_dict()[key])
+
+
+@pytest.mark.parametrize("able", [False, True])
+def test_muon_orthogonalises_in_what_the_processor_computes_with(
+    monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    """In float32 a step is along U V', the nearest orthogonal matrix, to far more digits."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    types: list[torch.dtype] = []
+    own = timm_muon.zeropower_via_newtonschulz
+
+    def record(*arguments: Any, dtype: torch.dtype, **options: Any) -> Tensor:
+        types.append(dtype)
+        result: Tensor = own(*arguments, dtype=dtype, **options)
+        return result
+
+    monkeypatch.setattr(timm_muon, "zeropower_via_newtonschulz", record)
+    weight = nn.Parameter(torch.randn(8, 16))
+    optimizer = training._muon(iter([weight]), 0.1)
+    weight.grad = torch.randn(8, 16)
+    optimizer.step()
+    assert types == [torch.bfloat16 if able else torch.float32]
+    assert timm_muon.zeropower_via_newtonschulz is record
+
+
 # --- afd-train ----------------------------------------------------------------------------------
 
 
@@ -479,6 +520,45 @@ def test_the_command_writes_a_checkpoint_and_no_rest(
     assert record["pictures"] == 20 and record["iterations"] == 2 and record["init"] is None
     assert [point["crops"] for point in record["curve"]] == [2, 4]
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_the_command_trains_several_places(
+    tmp_path: Path, photos: Path, afd_train: AfdTrain
+) -> None:
+    """Ten steps: every correction has learnt something, and the checkpoint says where it is."""
+    out = tmp_path / "afd.safetensors"
+    asked = ["--preset", "mobile", "--taps", "auto", "--iterations", "10"]
+    done = afd_train(*options(photos, out), *asked)
+    assert done.code == 0, done.err
+    checkpoint = load_checkpoint(out)
+    assert (checkpoint.backbone, checkpoint.tap) == ("mobilenet_v2", "features.6")
+    module = checkpoint.module
+    assert isinstance(module, InsideModule) and len(module.corrections) == 16
+    last = ("linear.weight", "leave.weight")  # zero at the start
+    learnt = [v for k, v in module.state_dict().items() if k.endswith(last)]
+    assert len(learnt) == 16 and all(v.any() for v in learnt)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--preset", "paper"], "--preset paper has a single tap; drop --taps"),
+        (["--objective", "feature-mse"], "use --objective distill"),
+    ],
+)
+def test_what_several_places_do_not_go_with(
+    more: list[str], said: str, tmp_path: Path, photos: Path, afd_train: AfdTrain
+) -> None:
+    out = tmp_path / "afd.safetensors"
+    done = afd_train(*options(photos, out), "--taps", "residual:features.13", *more)
+    assert done.code == 2 and said in done.err
+    assert not out.exists()
+
+
+def test_the_help_states_the_rule() -> None:
+    text = " ".join(cli._train_parser().format_help().split())
+    assert f"{places.RESIDUALS} in all" in text and "a 40th of the classifier" in text
+    assert places.RESIDUAL_SHARE == 1 / 40
 
 
 @pytest.mark.parametrize("drift_input", ["pixels", "shuffled-dct", "none"])
@@ -611,9 +691,33 @@ def test_a_start_of_another_architecture_is_refused(
     assert done.err == (
         f"afd-train: error: --init {first} is another architecture: architecture paper, not "
         "mobile; fe_widths (16, 32, 64), not (96,); fde_widths (128, 64, 32), not "
-        "(64, 64, 96); give the --preset, --tap and --drift-input that it was trained with\n"
+        "(64, 64, 96); give the --preset, --tap, --taps and --drift-input that it was trained "
+        "with\n"
     )
     assert list(tmp_path.iterdir()) == [first]
+
+
+@pytest.mark.parametrize(
+    ("asked", "other"),
+    [
+        ((), "architecture inside, not mobile; fde_widths (32, 32), not (64, 64, 96)"),
+        (("--taps", "residual:features.14"), "other places"),
+    ],
+)
+def test_a_start_with_other_places_is_refused(
+    asked: tuple[str, ...],
+    other: str,
+    tmp_path: Path,
+    photos: Path,
+    mobilenet: Backbone,
+    afd_train: AfdTrain,
+) -> None:
+    first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
+    module = inside_module(mobilenet, "residual:features.13")
+    save_checkpoint(first, Checkpoint(module, "mobilenet_v2", "features.6", {}))
+    done = afd_train(*options(photos, out), "--init", first, *asked)
+    assert done.code == 3
+    assert f" is another architecture: {other}; give the --preset, " in done.err
 
 
 def test_a_missing_start_is_refused(tmp_path: Path, photos: Path, afd_train: AfdTrain) -> None:

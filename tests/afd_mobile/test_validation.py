@@ -14,7 +14,8 @@ from afd_mobile.backbones import Backbone, bundled_weights
 from afd_mobile.datasets import centre_crop, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.picture_files import list_images, read_image
-from afd_mobile.validation import Validation, split
+from afd_mobile.validation import Validation
+from tests.afd_mobile.inside import inside_module
 
 CPU = torch.device("cpu")
 CONDITIONS = ["clean", *map(str, QUALITIES)]
@@ -40,15 +41,6 @@ def new_module(backbone: Backbone) -> AfdModule:
             activation=backbone.activation,
         )
     ).eval()
-
-
-@pytest.mark.parametrize(("n", "held_out"), [(0, 0), (19, 0), (20, 1), (21, 2), (400, 20)])
-def test_every_twentieth_picture_is_held_out(n: int, held_out: int) -> None:
-    images = [Path(f"{i}.png") for i in range(n)]
-    training, held = split(images)
-    assert len(held) == held_out and (training, held) == split(images)
-    assert sorted([*training, *held]) == sorted(images) and not set(training) & set(held)
-    assert [int(p.stem) for p in held] == [20 * i for i in range(held_out)]
 
 
 def whole_classifier() -> nn.Module:
@@ -87,6 +79,17 @@ def test_the_correction_is_applied(three: Validation, mobilenet: Backbone) -> No
     corrected = three.corrected(module)
     assert list(corrected) == CONDITIONS
     assert corrected["clean"] < 1
+
+
+def test_corrections_inside_the_classifier_are_applied(
+    three: Validation, mobilenet: Backbone
+) -> None:
+    module = inside_module(mobilenet, "residual:features.13")
+    module.reset_to_identity()
+    assert three.corrected(module) == three.direct
+    with torch.no_grad():
+        module.get_parameter("corrections.0.leave.weight").normal_(0, 1e4)
+    assert three.corrected(module)["clean"] < 1
 
 
 def test_the_recovered_share_by_hand(three: Validation, monkeypatch: pytest.MonkeyPatch) -> None:

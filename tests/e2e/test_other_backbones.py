@@ -53,3 +53,29 @@ def test_export_keeps_its_limits(
     assert xnnpack.delegated >= xnnpack.total - 1
     taken = (xnnpack.delegated, xnnpack.total, xnnpack.node_subsets)
     assert xnnpack_log(path, capfd) == taken
+
+
+def test_efficientnet_lite0_has_neither_padding_nor_activations_of_their_own(
+    few_pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = run_here(
+        cli.main, "afd-export", "--fuse", "--checkpoint", "none", "--out", tmp_path / "out",
+        *("--backbone", "tf_efficientnet_lite0", "--input-size", 64),
+        *("--images", few_pictures, "--precision", "float32"),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest["backbone"]["mean"] == [127 / 255] * 3
+    (file,) = (f for f in manifest["files"] if "operators" in f)
+    # The first addition takes the mean off the picture; the others are the blocks' shortcuts.
+    assert file["operators"] == {
+        "ADD": 10,
+        "CONV_2D": 33,
+        "DEPTHWISE_CONV_2D": 16,
+        "FULLY_CONNECTED": 1,
+        "MEAN": 1,
+    }
+    path = tmp_path / "out" / file["path"]
+    placements = place_file(path).placements
+    assert placements[Delegate.GPU].whole
+    assert xnnpack_log(path, capfd) == (61, 61, 1)

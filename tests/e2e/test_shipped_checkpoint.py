@@ -14,7 +14,8 @@ from afd_export.verify import run_torch
 from afd_mobile.artifacts import InputRange, Scope, read_manifest
 from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
-from afd_mobile.degrade import CLEAN, QUALITIES, Condition, jpeg
+from afd_mobile.conditions import CLEAN, single
+from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.evaluation import Outcomes, evaluate, labelled_pictures
 from afd_mobile.litert import LiteRtModel
 from afd_mobile.picture_files import read_image
@@ -55,7 +56,7 @@ def test_the_correction_gains_and_leaves_clean_pictures_alone(
     model = open_predictor(str(corrected), CPU)
     wnids = [wnid for wnid, _ in imagenet_classes()]
     pictures = labelled_pictures(photographs, wnids, labels_from="ImageNet", limit=125)
-    conditions = [CLEAN, *(Condition(quality=q) for q in (QUALITIES[0], QUALITIES[-1]))]
+    conditions = [CLEAN, *(single(q) for q in (QUALITIES[0], QUALITIES[-1]))]
     *_, outcomes = evaluate(model, plain_predictor(model, CPU), pictures, conditions, workers=1)
     assert isinstance(outcomes, Outcomes) and len(outcomes.keys) == 125
     gain = outcomes.top1.sum(axis=0, dtype=int) - outcomes.reference_top1.sum(axis=0, dtype=int)

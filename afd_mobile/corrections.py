@@ -1,0 +1,326 @@
+"""Corrections at several places inside a frozen classifier, guided by one drift map.
+
+The drift map, its summary and the gate are computed once for a picture, as a `Guide`; each place
+takes from it what it needs. `places.corrected` puts the corrections into the classifier's graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, relu
+
+from afd_mobile import fusion
+from afd_mobile.afd_module import ACTIVATIONS, MAX_CHANNELS, AfdConfig, AfdModule
+from afd_mobile.dct import BLOCK
+from afd_mobile.errors import InputError
+from afd_mobile.fde_net import FRONT_ENDS, FdeNet
+from afd_mobile.fe_net import crop
+from afd_mobile.repconv import RepConv
+
+ARCHITECTURE = "inside"
+KINDS = ("scale", "residual", "pooled")
+STRIDES = (1, 2, 4, 8, 16, 32)
+# A clean picture is to get less than this share of the corrections.
+LITTLE = 0.01
+STEEPEST = 20.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how the classifier's features are corrected.
+
+    Attributes:
+        kind: `scale` multiplies each channel, `residual` adds to feature maps, `pooled` adds to
+            what is left of them after the last pooling.
+        node: whose output is corrected, by torchvision's feature-extraction name.
+        channels: C of that output.
+        stride: picture pixels per position; 0 where it is pooled.
+        width: channels inside the correction; 0 for a scale, which has no inside.
+        activation: what the classifier applied last; a residual applies it again, so that
+            corrected features stay in the range that clean ones have.
+    """
+
+    kind: str
+    node: str
+    channels: int
+    stride: int
+    width: int
+    activation: str = "identity"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"unknown kind of correction {self.kind!r}; kinds: {', '.join(KINDS)}")
+        if not isinstance(self.node, str) or not self.node:
+            raise InputError(f"a place of correction needs the name of a node: {self}")
+        least = {"channels": 1, "stride": 0, "width": int(self.kind != "scale")}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= MAX_CHANNELS:  # a bool is not
+                raise InputError(f"{name} must be an integer of {low} to {MAX_CHANNELS}: {self}")
+        if self.kind == "residual" and self.stride not in STRIDES:
+            raise InputError(
+                f"a residual correction at {self.node} with stride {self.stride} is impossible: "
+                f"the drift map comes at strides {', '.join(map(str, STRIDES))}"
+            )
+        if self.activation not in ACTIVATIONS:
+            raise InputError(f"unknown activation {self.activation!r}")
+
+
+@dataclass(frozen=True)
+class InsideConfig:
+    """Everything that determines an InsideModule; stored in its checkpoint.
+
+    Attributes:
+        places: in the order in which they are applied.
+        fde_widths: channels after each stage of FDE-Net; the last is the drift map's, and the
+            width of every residual, which it is added to.
+        summary: channels of what the map says of the picture as a whole.
+        drift_input: what FDE-Net sees: `dct`, or an ablation of tables II and III.
+    """
+
+    places: tuple[Place, ...]
+    fde_widths: tuple[int, ...]
+    summary: int
+    drift_input: str = "dct"
+    architecture: str = ARCHITECTURE
+
+    def __post_init__(self) -> None:
+        widths = (self.summary, *self.fde_widths)
+        if not self.fde_widths or not all(type(n) is int and 0 < n <= MAX_CHANNELS for n in widths):
+            raise InputError(
+                f"summary and widths must be positive integers up to {MAX_CHANNELS}: {self}"
+            )
+        if not self.places:
+            raise InputError("a module inside the classifier needs at least one place")
+        if self.architecture != ARCHITECTURE:
+            raise InputError(f"unknown AFD architecture {self.architecture!r}")
+        if self.drift_input not in FRONT_ENDS:
+            raise InputError(f"unknown drift input {self.drift_input!r}")
+        for place in self.places:
+            if place.kind == "residual" and place.width != self.fde_widths[-1]:
+                raise InputError(
+                    f"the map must have as many channels as a residual's inside: {place}, "
+                    f"FDE-Net's widths {self.fde_widths}"
+                )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InsideConfig:
+        """The inverse of `dataclasses.asdict` after JSON; unknown or missing keys are refused."""
+        _check_keys(cls, values, "AFD configuration")
+        places = []
+        for place in values["places"]:
+            _check_keys(Place, place, "place of correction")
+            places.append(Place(**place))
+        return cls(**{**values, "places": tuple(places), "fde_widths": tuple(values["fde_widths"])})
+
+
+def _check_keys(cls: type, values: Mapping[str, Any], what: str) -> None:
+    names = {f.name for f in dataclasses.fields(cls)}
+    if set(values) != names:
+        raise InputError(f"{what} with keys {sorted(values)}, expected {sorted(names)}")
+
+
+class Guide(NamedTuple):
+    """What all places share, of N pictures.
+
+    Attributes:
+        gate_logits: (N, 1, 1, 1), before the sigmoid.
+        gate: (N, 1, 1, 1), how far they have drifted, from 0 to 1: every correction's strength.
+        summary: (N, S, 1, 1), what their maps say as a whole.
+        strength: gate * summary.
+        maps: by stride, the drift map at that scale: (N, M, ceil(H / stride), ceil(W / stride)).
+    """
+
+    gate_logits: Tensor
+    gate: Tensor
+    summary: Tensor
+    strength: Tensor
+    maps: dict[int, Tensor]
+
+
+# --- the three kinds ----------------------------------------------------------------------------
+
+
+class Factor(nn.Module):
+    """1 + a bias-free 1x1 convolution; for deployment the 1 is a convolution's bias.
+
+    Shapes: (N, C_in, 1, 1) -> (N, C_out, 1, 1).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor: Tensor = 1 + self.linear(x)
+        return factor
+
+    def fused(self) -> nn.Module:
+        weight = self.linear.weight
+        return fusion.convolution(weight, weight.new_ones(len(weight)), stride=1, padding=0)
+
+
+class Scale(nn.Module):
+    """features * (1 + gate * S(summary)), with S linear from the summary to the channels.
+
+    The gate is inside S's argument, so that a scale costs two operations: a 1x1 convolution on a
+    single position, and the multiplication. One convolution for all places and a slice each would
+    cost one operation more, and in int8 make all places share a range.
+
+    Shapes: (N, C, h, w) -> (N, C, h, w).
+    """
+
+    def __init__(self, place: Place, summary: int) -> None:
+        super().__init__()
+        self.factor = Factor(summary, place.channels)
+
+    def forward(self, features: Tensor, guide: Guide) -> Tensor:
+        scaled: Tensor = features * self.factor(guide.strength)
+        return scaled
+
+    def reset_to_zero(self) -> None:
+        nn.init.zeros_(self.factor.linear.weight)
+
+
+class Residual(nn.Module):
+    """features + W (gate * relu(RepConv(features) + map)), then the classifier's activation.
+
+    Shapes: (N, C, h, w) -> (N, C, h, w).
+    """
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.stride = place.stride
+        self.enter = RepConv(place.channels, place.width)
+        self.leave = nn.Conv2d(place.width, place.channels, 1, bias=False)
+        self.activation = ACTIVATIONS[place.activation]()
+
+    def forward(self, features: Tensor, guide: Guide) -> Tensor:
+        inside = relu(self.enter(features) + crop(guide.maps[self.stride], features))
+        corrected: Tensor = self.activation(features + self.leave(inside * guide.gate))
+        return corrected
+
+    def reset_to_zero(self) -> None:
+        nn.init.zeros_(self.leave.weight)
+
+
+class Pooled(nn.Module):
+    """features + W (gate * relu(V (features, summary))) of pooled features.
+
+    Shapes: (N, C, 1, 1) or (N, C) -> the same.
+    """
+
+    def __init__(self, place: Place, summary: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(place.channels + summary, place.width, 1)
+        self.leave = nn.Conv2d(place.width, place.channels, 1, bias=False)
+
+    def forward(self, features: Tensor, guide: Guide) -> Tensor:
+        flat = features.ndim == 2
+        x = features[:, :, None, None] if flat else features
+        inside = relu(self.enter(torch.cat([x, guide.summary], dim=1)))
+        corrected: Tensor = x + self.leave(inside * guide.gate)
+        return corrected.flatten(1) if flat else corrected
+
+    def reset_to_zero(self) -> None:
+        nn.init.zeros_(self.leave.weight)
+
+
+def _correction(place: Place, summary: int) -> Scale | Residual | Pooled:
+    if place.kind == "scale":
+        return Scale(place, summary)
+    return Residual(place) if place.kind == "residual" else Pooled(place, summary)
+
+
+# --- the whole ----------------------------------------------------------------------------------
+
+
+class InsideModule(nn.Module):
+    """Drift map, summary, gate, and the corrections of all places.
+
+    Picture -> DCT -> FDE-Net -> map -> summary = relu(1x1(mean(map))) -> gate = sigmoid(1x1), and
+    the map enriched by the summary, brought to the scale of every residual: from one stride to the
+    next by convolutions with a kernel as large as their stride, down or up, because they need no
+    padding and no delegate refuses them.
+    """
+
+    def __init__(self, config: InsideConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, summary = config.fde_widths[-1], config.summary
+        self.fde_net = FdeNet(config.fde_widths, config.drift_input)
+        self.summary = nn.Conv2d(width, summary, 1)
+        self.gate = nn.Conv2d(summary, 1, 1)
+        self.corrections = nn.ModuleList(_correction(p, summary) for p in config.places)
+        strides = {place.stride for place in config.places if place.kind == "residual"}
+        self.context = nn.Conv2d(summary, width, 1) if strides else None
+        steps = int(math.log2(max(strides, default=BLOCK) // BLOCK or 1))
+        self.down = nn.ModuleList(nn.Conv2d(width, width, 2, stride=2) for _ in range(steps))
+        steps = int(math.log2(BLOCK // min(strides, default=BLOCK) or 1))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(width, width, 2, stride=2) for _ in range(steps))
+
+    def forward(self, image: Tensor) -> Guide:
+        """What the corrections need of a picture (N, 3, H, W), RGB 0 to 255."""
+        drift_map = relu(self.fde_net(image))
+        summary = relu(self.summary(drift_map.mean((2, 3), keepdim=True)))
+        logits = self.gate(summary)
+        gate = logits.sigmoid()
+        return Guide(logits, gate, summary, gate * summary, dict(self._maps(drift_map, summary)))
+
+    def _maps(self, drift_map: Tensor, summary: Tensor) -> Iterator[tuple[int, Tensor]]:
+        if self.context is None:
+            return
+        stride, enriched = BLOCK, relu(drift_map + self.context(summary))
+        yield stride, enriched
+        x = enriched
+        for number, down in enumerate(self.down, start=1):
+            odd = (x.shape[-1] % 2, x.shape[-2] % 2)
+            x = down(pad(x, (0, odd[0], 0, odd[1])) if any(odd) else x)
+            yield BLOCK << number, x
+        x = enriched
+        for number, up in enumerate(self.up, start=1):
+            x = up(x)
+            yield BLOCK >> number, x
+
+    def reset_to_identity(self) -> None:
+        """Makes all corrections zero: where training starts."""
+        for correction in self.corrections:
+            assert isinstance(correction, Scale | Residual | Pooled)
+            correction.reset_to_zero()
+
+    @torch.no_grad()
+    def sharpen_gate(self, clean_logits: Tensor, compressed_logits: Tensor) -> None:
+        """Steepens the gate, so that 95 % of clean pictures get less than LITTLE of corrections.
+
+        Logits are stretched about the median of the lightly compressed, which keep the strength
+        that they were trained at: gates below it close, those above it open, at most STEEPEST
+        times as fast as before. Where nothing is to be done, or clean and compressed are not told
+        apart, the gate stays as it is.
+
+        Args:
+            clean_logits, compressed_logits: (K,), of pictures without and with light compression.
+        """
+        wanted = math.log(LITTLE / (1 - LITTLE))
+        clean, middle = clean_logits.quantile(0.95), compressed_logits.median()
+        if not wanted < clean < middle:
+            return
+        steepness = ((middle - wanted) / (middle - clean)).clamp_max(STEEPEST)
+        assert self.gate.bias is not None
+        self.gate.weight.mul_(steepness)
+        self.gate.bias.sub_(middle).mul_(steepness).add_(middle)
+
+
+AnyConfig = AfdConfig | InsideConfig
+AnyModule = AfdModule | InsideModule
+
+
+def module_of(config: AnyConfig) -> AnyModule:
+    """A module of this architecture, untrained."""
+    return InsideModule(config) if isinstance(config, InsideConfig) else AfdModule(config)

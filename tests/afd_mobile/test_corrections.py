@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from afd_mobile.corrections import (
+    Factor,
+    Guide,
+    InsideConfig,
+    InsideModule,
+    Place,
+    Pooled,
+    Residual,
+    Scale,
+    module_of,
+)
+from afd_mobile.errors import InputError
+from afd_mobile.fusion import fuse
+from afd_mobile.repconv import RepConv
+from tests.afd_mobile.conftest import Randomize
+
+SCALE = Place("scale", "a", channels=5, stride=16, width=0)
+RESIDUALS = [Place("residual", f"r{s}", 5, s, width=4) for s in (2, 4, 8, 16, 32)]
+POOLED = Place("pooled", "p", channels=7, stride=0, width=3)
+CONFIG = InsideConfig((SCALE, *RESIDUALS, POOLED), fde_widths=(6, 4), summary=3)
+
+
+@pytest.fixture
+def module(randomize: Randomize) -> InsideModule:
+    module = InsideModule(CONFIG).eval()
+    randomize(module)
+    return module.requires_grad_(False)
+
+
+@pytest.fixture
+def picture() -> Tensor:
+    return torch.randint(0, 256, (2, 3, 72, 40)).float()
+
+
+@pytest.fixture
+def guide(module: InsideModule, picture: Tensor) -> Guide:
+    found: Guide = module(picture)
+    return found
+
+
+def test_the_guide_is_its_definition(module: InsideModule, picture: Tensor, guide: Guide) -> None:
+    """In float64, from the DCT on."""
+    first, second = module.fde_net.stages[0], module.fde_net.stages[2]
+    hidden = linear(first, module.fde_net.dct(picture)).clamp_min(0)
+    drift_map = linear(second, hidden).clamp_min(0)
+    summary = linear(module.summary, drift_map.mean((2, 3), keepdim=True)).clamp_min(0)
+    gate = 1 / (1 + (-linear(module.gate, summary)).exp())
+    assert module.context is not None
+    enriched = (drift_map + linear(module.context, summary)).clamp_min(0)
+    for found, expected in (
+        (guide.gate, gate),
+        (guide.summary, summary),
+        (guide.strength, gate * summary),
+        (guide.maps[8], enriched),
+    ):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+    assert guide.gate.shape == (2, 1, 1, 1) and guide.gate.min() > 0 and guide.gate.max() < 1
+    assert torch.equal(guide.gate_logits.sigmoid(), guide.gate)
+
+
+def linear(conv: nn.Module, x: Tensor) -> Tensor:
+    """A 1x1 convolution in float64."""
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+    kernel, bias = conv.weight.double()[:, :, 0, 0], conv.bias.double()
+    return torch.einsum("oi,nihw->nohw", kernel, x.double()) + bias[:, None, None]
+
+
+def test_the_map_comes_at_every_residuals_scale(guide: Guide) -> None:
+    """72x40 pixels are 9x5 blocks; odd sizes are rounded up."""
+    assert {stride: tuple(m.shape[1:]) for stride, m in guide.maps.items()} == {
+        2: (4, 36, 20), 4: (4, 18, 10), 8: (4, 9, 5), 16: (4, 5, 3), 32: (4, 3, 2),
+    }  # fmt: skip
+
+
+def test_a_scale_is_one_plus_the_gate_times_a_linear_map(guide: Guide) -> None:
+    scale, x = Scale(SCALE, summary=3), torch.randn(2, 5, 4, 3)
+    weight = scale.factor.linear.weight.double()[:, :, 0, 0]
+    linear_part = guide.summary.double()[:, :, 0, 0] @ weight.T
+    factor = 1 + guide.gate.double() * linear_part[..., None, None]
+    torch.testing.assert_close(scale(x, guide).double(), x.double() * factor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["identity", "relu"])
+@pytest.mark.parametrize("size", [(5, 3), (4, 2)])
+def test_a_residual_is_its_definition(
+    guide: Guide, activation: str, size: tuple[int, int], randomize: Randomize
+) -> None:
+    """Features may be one position short of the map."""
+    residual = Residual(dataclasses.replace(RESIDUALS[3], activation=activation)).eval()
+    randomize(residual)
+    x = torch.randn(2, 5, *size)
+    kernel, bias = (t.double() for t in residual.enter.kernel_and_bias())
+    entered = nn.functional.conv2d(x.double(), kernel, bias, padding=1)
+    inside = (entered + guide.maps[16].double()[..., : size[0], : size[1]]).clamp_min(0)
+    back = torch.einsum(
+        "oi,nihw->nohw", residual.leave.weight.double()[:, :, 0, 0], inside * guide.gate.double()
+    )
+    expected = x.double() + back
+    expected = expected.clamp_min(0) if activation == "relu" else expected
+    assert (expected < 0).any() == (activation == "identity")
+    torch.testing.assert_close(residual(x, guide).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [2, 4])
+def test_pooled_features_of_either_rank(guide: Guide, rank: int) -> None:
+    pooled, x = Pooled(POOLED, summary=3), torch.randn(2, 7)
+    enter, leave = pooled.enter, pooled.leave.weight.double()[:, :, 0, 0]
+    both = torch.cat([x, guide.summary.flatten(1)], dim=1)[:, :, None, None]
+    inside = linear(enter, both).clamp_min(0)[:, :, 0, 0] * guide.gate.double().flatten(1)
+    expected = x.double() + inside @ leave.T
+    found = pooled(x if rank == 2 else x[:, :, None, None], guide)
+    assert found.ndim == rank
+    torch.testing.assert_close(found.flatten(1).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", range(len(CONFIG.places)))
+def test_a_closed_gate_or_the_start_changes_nothing(
+    module: InsideModule, guide: Guide, number: int
+) -> None:
+    place = CONFIG.places[number]
+    sizes = {0: (1, 1), 2: (36, 20), 4: (18, 10), 8: (9, 5), 16: (5, 3), 32: (3, 2)}
+    x = torch.randn(2, place.channels, *sizes[place.stride])
+    correct = module.corrections[number]
+    assert not torch.equal(correct(x, guide), x)
+    closed = guide._replace(
+        gate=torch.zeros_like(guide.gate), strength=torch.zeros_like(guide.strength)
+    )
+    assert torch.equal(correct(x, closed), x)
+    module.reset_to_identity()
+    assert torch.equal(correct(x, guide), x)
+
+
+def test_fusing_leaves_one_convolution_of_each_and_the_same_result(
+    module: InsideModule, picture: Tensor, guide: Guide
+) -> None:
+    fused = fuse(module)
+    assert not any(isinstance(m, RepConv | Factor) for m in fused.modules())
+    for found, expected in zip(fused(picture)[:4], guide[:4], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for number, shape in ((0, (2, 5, 4, 4)), (4, (2, 5, 5, 3)), (6, (2, 7))):
+        x = torch.randn(*shape)
+        expected = module.corrections[number](x, guide)
+        torch.testing.assert_close(fused.corrections[number](x, guide), expected)
+
+
+def test_without_residuals_no_map_is_brought_anywhere(picture: Tensor) -> None:
+    module = InsideModule(dataclasses.replace(CONFIG, places=(SCALE, POOLED)))
+    assert module(picture).maps == {}
+    assert not any(name.startswith(("context", "up", "down")) for name in module.state_dict())
+
+
+# --- the gate -----------------------------------------------------------------------------------
+
+
+def logits_of(module: InsideModule, summaries: Tensor) -> Tensor:
+    logits: Tensor = module.gate(summaries[:, :, None, None]).flatten()
+    return logits
+
+
+def test_sharpening_closes_the_gate_for_clean_pictures_and_leaves_the_middle() -> None:
+    module = InsideModule(CONFIG)
+    clean, compressed = torch.rand(101, 3), torch.rand(101, 3)
+    with torch.no_grad():
+        module.gate.weight.fill_(1.0)
+        module.gate.bias.zero_()  # type: ignore[union-attr]
+        clean -= 1.5  # logits of -4.5 to -1.5
+        before = logits_of(module, compressed)
+        module.sharpen_gate(logits_of(module, clean), before)
+        after, now_clean = logits_of(module, compressed), logits_of(module, clean).sigmoid()
+    assert now_clean.quantile(0.95).item() == pytest.approx(0.01, rel=1e-3)
+    assert after.median().item() == pytest.approx(before.median().item(), rel=1e-5)
+    assert torch.equal(after.argsort(), before.argsort())
+
+
+@pytest.mark.parametrize(
+    ("clean", "compressed"),
+    [
+        (-6.0, 1.0),  # closed enough already
+        (2.0, 1.0),  # clean pictures look the more compressed
+        (-5.0, -7.0),  # as good as shut for all
+    ],
+)
+def test_where_sharpening_would_do_harm_the_gate_stays(clean: float, compressed: float) -> None:
+    module = InsideModule(CONFIG)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    module.sharpen_gate(torch.full((9,), clean), torch.full((9,), compressed))
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+def test_the_gate_is_never_sharpened_more_than_twenty_times() -> None:
+    module = InsideModule(CONFIG)
+    before = module.gate.weight.clone()
+    module.sharpen_gate(torch.full((9,), -0.01), torch.zeros(9))
+    torch.testing.assert_close(module.gate.weight, 20 * before)
+
+
+# --- configuration ------------------------------------------------------------------------------
+
+
+def test_the_configuration_survives_json() -> None:
+    values = json.loads(json.dumps(dataclasses.asdict(CONFIG)))
+    assert InsideConfig.from_dict(values) == CONFIG
+    assert isinstance(module_of(CONFIG), InsideModule)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "shift"}, "'shift'"),
+        ({"node": ""}, "name of a node"),
+        ({"channels": 0}, "channels must be an integer of 1"),
+        ({"channels": True}, "channels must be"),
+        ({"width": 0}, "width must be an integer of 1"),
+        ({"stride": 64}, "stride 64"),
+        ({"stride": 0}, "stride 0"),
+        ({"activation": "tanh"}, "'tanh'"),
+    ],
+)
+def test_a_place_that_cannot_be(change: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        dataclasses.replace(RESIDUALS[0], **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"places": ()}, "at least one place"),
+        ({"summary": 0}, "positive integers"),
+        ({"fde_widths": ()}, "positive integers"),
+        ({"fde_widths": (6, 5)}, "as many channels as a residual's inside"),
+        ({"architecture": "mobile"}, "'mobile'"),
+        ({"drift_input": "none"}, "'none'"),
+    ],
+)
+def test_a_configuration_that_cannot_be(change: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        dataclasses.replace(CONFIG, **change)  # type: ignore[arg-type]
+
+
+def test_unknown_keys_are_refused() -> None:
+    values = json.loads(json.dumps(dataclasses.asdict(CONFIG)))
+    with pytest.raises(InputError, match="place of correction with keys"):
+        InsideConfig.from_dict({**values, "places": [{**values["places"][0], "more": 1}]})
+    with pytest.raises(InputError, match="AFD configuration with keys"):
+        InsideConfig.from_dict({k: v for k, v in values.items() if k != "summary"})
