@@ -33,14 +33,32 @@ def large(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_large_folder_is_split(large: Path) -> None:
-    pictures = load_pictures(large, SIZE)
+@pytest.mark.parametrize(
+    ("count", "both", "calibrating", "inputs"),
+    [
+        (1, 1, 1, 6),  # in all six conditions
+        (24, 24, 24, 96),
+        (25, 24, 25, 100),  # one of them does not verify
+        (100, 20, 96, 96),
+        (119, 1, 96, 96),
+        (120, 0, 96, 96),
+        (130, 0, 96, 96),
+    ],
+)
+def test_verification_pictures_calibrate_until_there_are_enough(
+    tmp_path: Path, count: int, both: int, calibrating: int, inputs: int
+) -> None:
+    write_pictures(tmp_path / "mine", count)
+    pictures = load_pictures(tmp_path / "mine", 8)
     verified = {p.name for p in pictures.verification}
-    calibrating = {p.name for p in pictures.calibration}
-    assert len(verified) == 24
-    assert len(calibrating) == 16
-    assert not verified & calibrating
-    assert pictures.source == "large"
+    used = {p.name for p in pictures.calibration}
+    assert len(verified) == min(count, 24)
+    assert len(verified & used) == both
+    assert len(used) == pictures.calibrating == calibrating
+    # A picture that comes again meets another condition.
+    seen = {(p.name, p.quality) for p in pictures.calibration}
+    assert len(seen) == len(pictures.calibration) == inputs
+    assert pictures.source == "mine"
 
 
 def test_every_picture_is_verified_in_all_six_conditions(large: Path) -> None:
@@ -73,16 +91,6 @@ def test_the_built_in_photographs_are_always_the_same() -> None:
     assert all(p.rgb.shape == (SIZE, SIZE, 3) for p in first.verification)
     names = [p.label for p in first.verification]
     assert len(names) == len(set(names))
-
-
-@pytest.mark.parametrize("count", [2, 6])
-def test_a_small_folder_calibrates_on_what_it_verifies(tmp_path: Path, count: int) -> None:
-    write_pictures(tmp_path / "small", count)
-    pictures = load_pictures(tmp_path / "small", SIZE)
-    assert {p.name for p in pictures.calibration} == {p.name for p in pictures.verification}
-    # A picture that comes again meets another condition.
-    seen = [(p.name, p.quality) for p in pictures.calibration]
-    assert len(seen) == len(set(seen)) == 4 * count
 
 
 RGB = np.zeros((8, 8, 3), np.uint8)
