@@ -17,10 +17,16 @@ SCHEMA_VERSION = 2
 
 
 class Stage(str, Enum):
-    """What the trained module becomes on its way to a phone, in order."""
+    """What the trained module becomes on its way to a phone, in order.
+
+    Without a module nothing has branches: the plain classifier is folded, its normalisation into
+    the first convolution.
+    """
 
     MULTI_BRANCH = "multi-branch"
+    PLAIN = "plain"
     FUSED = "fused"
+    FOLDED = "folded"
     ONNX = "onnx"
     SIMPLIFIED = "simplified"
     FLOAT16_ARITHMETIC = "float16 arithmetic"

@@ -448,5 +448,7 @@ def activation_of(model: nn.Module, node: fx.Node) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    matches = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4)
+    longer = [other for other in known if other.startswith(name)]
+    similar = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4)
+    matches = list(dict.fromkeys([*longer, *similar]))[:3]
     return f"; nearest: {', '.join(matches)}" if matches else ""

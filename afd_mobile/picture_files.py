@@ -7,13 +7,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
 from afd_mobile.decoding import decode
 from afd_mobile.degrade import RGB
 from afd_mobile.errors import InputError
+
+T = TypeVar("T")
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".avif", ".tif", ".tiff"),
@@ -47,11 +49,11 @@ def list_images(folder: Path) -> list[Path]:
     return paths
 
 
-def evenly(paths: list[Path], count: int) -> list[Path]:
+def evenly(items: list[T], count: int) -> list[T]:
     """At most `count` of them, spread over the whole list."""
-    if len(paths) <= count:
-        return paths
-    return [paths[i * len(paths) // count] for i in range(count)]
+    if len(items) <= count:
+        return items
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def split(paths: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -102,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         "--images",
         type=Path,
         metavar="DIR",
-        help="pictures to calibrate and verify with (default: scikit-image's public-domain ones)",
+        help="24 of these pictures verify, up to 96 others calibrate int8; where there are fewer "
+        "others, the 24 calibrate as well (default: scikit-image's public-domain ones)",
     )
     add(
         "--labels",
@@ -184,11 +185,16 @@ def _summary(result: ExportResult) -> str:
     lines = []
     for part, costs in result.manifest["cost"].items():
         trained, deployed = costs["trained"], costs["deployed"]
-        lines.append(
+        line = (
             f"{part:<5} {deployed['parameters'] / 1e6:.3f} M parameters, "
-            f"{deployed['multiply_adds'] / 1e6:.1f} M multiply-adds (as trained: "
-            f"{trained['parameters'] / 1e6:.3f} M, {trained['multiply_adds'] / 1e6:.1f} M)"
+            f"{deployed['multiply_adds'] / 1e6:.1f} M multiply-adds"
         )
+        if trained != deployed:
+            line += (
+                f" (as trained: {trained['parameters'] / 1e6:.3f} M, "
+                f"{trained['multiply_adds'] / 1e6:.1f} M)"
+            )
+        lines.append(line)
     lines.append(
         f"of {result.manifest['parity']['pictures']} pictures; max err: a share of the output's "
         "range; changed: another top-1;"
@@ -202,7 +208,7 @@ def _summary(result: ExportResult) -> str:
         for entry in result.manifest["files"]
         if not entry["path"].startswith("golden/")
     ]
-    lines.append(f"  {result.folder}/{MANIFEST}")
+    lines += [f"  {result.folder}/golden/", f"  {result.folder}/{MANIFEST}"]
     return "\n".join(map(printable, lines))
 
 

@@ -188,14 +188,14 @@ def _types(operation: Operation, allowed: list[str]) -> str | None:
     if len(given) > 1:
         return f"inputs of types {_listed(given)}"
     found = made if given == [made] else f"{given[0]} to {made}"
-    return None if found in allowed else f"{found}, taken: {_listed(allowed)}"
+    return None if found in allowed else f"{found} (takes: {'; '.join(allowed)})"
 
 
 def _input_types(operation: Operation, allowed: dict[str, list[str]]) -> str | None:
     for index, types in allowed.items():
         tensor = operation.input(int(index))
         if tensor is not None and tensor.type not in types:
-            return f"input {index} is {tensor.type}, taken: {_listed(types)}"
+            return f"input {index} is {tensor.type} (takes {_listed(types)})"
     return None
 
 

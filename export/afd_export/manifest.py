@@ -90,6 +90,10 @@ def write(
         "not_published": not_published,
         "golden": golden,
         "golden_pictures": golden_pictures,
+        "calibration": {
+            "pictures": pictures.calibrating,
+            "inputs": len(pictures.calibration),
+        },
         "parity": {
             "pictures": len(pictures.verification),
             "picture_source": pictures.source,

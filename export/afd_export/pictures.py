@@ -48,25 +48,31 @@ class PictureSet:
     source: str
 
     @property
+    def calibrating(self) -> int:
+        """How many pictures calibrate; one in several conditions counts once."""
+        return len({p.name for p in self.calibration})
+
+    @property
     def doubt(self) -> str | None:
         """That int8's ranges rest on few pictures; None where there are enough."""
-        calibrating = len({p.name for p in self.calibration})
-        if calibrating >= _CALIBRATING:
+        if self.calibrating >= _CALIBRATING:
             return None
         used = _VERIFIED + _CALIBRATING
         enough = used + (used - 1) // (RESERVED_EVERY - 1)
         return (
-            f"int8 is calibrated with {calibrating} pictures; {_CALIBRATING} are recommended: give "
-            f"{enough} or more with --images, of which {_VERIFIED} verify and every "
+            f"int8 is calibrated with {self.calibrating} pictures; {_CALIBRATING} are recommended: "
+            f"give {enough} or more with --images, of which {_VERIFIED} verify and every "
             f"{RESERVED_EVERY}th is reserved"
         )
 
 
 def load_pictures(folder: Path | None, size: int) -> PictureSet:
-    """24 pictures for verification, each clean and at the paper's five QFs; others to calibrate.
+    """24 pictures for verification, each clean and at the paper's five QFs; 96 others to calibrate.
 
-    A calibration picture is none of the reserved ones, and gets one of the six conditions, in turn.
-    Where a folder has no others, and for scikit-image's, verification pictures calibrate as well.
+    A calibration picture is none of the reserved ones, and gets one of the six conditions, in turn;
+    few pictures get several each, which makes about 96 again. Where there are fewer others,
+    verification pictures calibrate as well, until there are 96 or no more; scikit-image's always
+    do.
 
     Args:
         folder: None takes scikit-image's public-domain photographs, 28 crops of them.
@@ -77,7 +83,7 @@ def load_pictures(folder: Path | None, size: int) -> PictureSet:
     """
     if folder is None:
         crops = scikit_image_crops(size)
-        return PictureSet(_all_conditions(crops), _in_turn(crops, 3), [], "scikit-image")
+        return PictureSet(_all_conditions(crops), _in_turn(crops), [], "scikit-image")
     paths = list_images(folder)
     chosen = evenly(paths, _VERIFIED)
     learnt, reserved = split(paths)
@@ -88,8 +94,13 @@ def load_pictures(folder: Path | None, size: int) -> PictureSet:
         raise InputError(f"none of the pictures in {folder} can be read; first: {unreadable[0]}")
     unseen = {str(path.relative_to(folder)) for path in reserved}
     both = [crop for crop in verified if crop[0] not in unseen]
-    calibration = _in_turn(calibrating, 1) if calibrating else _in_turn(both, 4)
-    return PictureSet(_all_conditions(verified), calibration, unreadable, folder.name)
+    calibrating += evenly(both, _CALIBRATING - len(calibrating))
+    if not calibrating:
+        raise InputError(
+            f"only reserved pictures in {folder} can be read, every {RESERVED_EVERY}th; first of "
+            f"the others: {unreadable[0]}"
+        )
+    return PictureSet(_all_conditions(verified), _in_turn(calibrating), unreadable, folder.name)
 
 
 def surest(pictures: list[Picture], logits: NDArray[np.float32]) -> list[int]:
@@ -135,8 +146,9 @@ def _all_conditions(crops: list[tuple[str, RGB]]) -> list[Picture]:
     return [Picture(name, q, jpeg(rgb, q)) for name, rgb in crops for q in CONDITIONS]
 
 
-def _in_turn(crops: list[tuple[str, RGB]], times: int) -> list[Picture]:
-    """All crops so many times, one condition each; the shift lets a crop meet different ones."""
+def _in_turn(crops: list[tuple[str, RGB]]) -> list[Picture]:
+    """All crops, one condition each, again until there are about 96 or each has met all six."""
+    times = min(round(_CALIBRATING / len(crops)), len(CONDITIONS))
     pictures = []
     for turn in range(times):
         for number, (name, rgb) in enumerate(crops):

@@ -175,13 +175,13 @@ def _run_passes(
         pictures = dataclasses.replace(pictures, verification=verification)
         images, reference = images[chosen], reference[chosen]
     judge = Judge(reference, pictures.verification, classify=scope is Scope.CLASSIFIER)
-    done(Stage.MULTI_BRANCH.value, None, None)
+    done((Stage.PLAIN if source.afd is None else Stage.MULTI_BRANCH).value, None, None)
 
     deployed = trained
     if request.fused:
         deployed = fold_normalization(fuse(trained))
-        fused = judge.check(Stage.FUSED.value, run_torch(deployed, images), float_limits)
-        done(Stage.FUSED.value, None, fused)
+        stage = (Stage.FOLDED if source.afd is None else Stage.FUSED).value
+        done(stage, None, judge.check(stage, run_torch(deployed, images), float_limits))
 
     # The converters work in a folder of their own; only what is published goes to `work`.
     with tempfile.TemporaryDirectory(dir=work.parent, prefix=".afd-convert-") as scratch_name:
@@ -274,7 +274,7 @@ def _run_passes(
 
     placements = {p.value: place_file(path) for p, path in files.items()}
     write_placement(work, {files[p].name: placements[p.value] for p in files})
-    sections = [*placement_section(placements), *(hazard_section(ranges) if ranges else [])]
+    sections = [placement_section(placements), *([hazard_section(ranges)] if ranges else [])]
     not_published = {precision.value: str(error) for precision, error in failed.items()}
     write_parity(work, results, pictures, source, ranges, not_published, sections)
     published = {precision: outputs[precision] for precision in files}
@@ -379,19 +379,17 @@ def _published_whole(folder: Path, *, force: bool) -> Iterator[Path]:
     """A folder beside `folder` that takes its place only if the block ends well.
 
     Raises:
-        OutputError: `folder` exists and `force` is not given, its parent cannot be written, or
-            the disk is full.
+        OutputError: `folder` is no export folder, or is one and `force` is not given, its parent
+            cannot be written, or the disk is full.
     """
-    if folder.exists() and not force:
-        raise OutputError(f"output {folder} exists; use --force to replace it, or another --out")
     if (
         folder.exists()
         and not (folder / MANIFEST).is_file()
         and (not folder.is_dir() or any(folder.iterdir()))
     ):
-        raise OutputError(
-            f"output {folder} is no export folder; not replaced, choose another --out"
-        )
+        raise OutputError(f"output {folder} is no export folder; choose another --out")
+    if folder.exists() and not force:
+        raise OutputError(f"output {folder} exists; use --force to replace it, or another --out")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(

@@ -162,7 +162,7 @@ def node_subsets(
 
 
 def placement_section(files: dict[str, GraphPlacement]) -> list[str]:
-    """A section for `parity.md`: a summary, and a table with a row for every operation of a file.
+    """A section for `parity.md`: how much each delegate takes, and a table of what one refuses.
 
     Args:
         files: by what they are called, as `float32`.
@@ -172,7 +172,7 @@ def placement_section(files: dict[str, GraphPlacement]) -> list[str]:
         "## Placement",
         "",
         "By the delegates' published lists: how many operations each takes, and in how many "
-        "partitions. What is refused runs on the CPU.",
+        "partitions. What is refused runs on the CPU; `placement.json` has every operation.",
         "",
         *(f"- {r.name}: {r.runtime}." for r in rules),
         "",
@@ -183,7 +183,8 @@ def placement_section(files: dict[str, GraphPlacement]) -> list[str]:
         cells = (_summary(p) for p in graph.placements.values())
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for name, graph in files.items():
-        lines += ["", f"### {name}, operation by operation", "", *_operation_table(graph)]
+        if any(refusal for p in graph.placements.values() for refusal in p.refusals):
+            lines += ["", f"### What is refused of {name}", "", *_refusal_table(graph)]
     return lines
 
 
@@ -198,8 +199,9 @@ def _summary(placement: Placement) -> str:
     )
 
 
-def _operation_table(graph: GraphPlacement) -> list[str]:
-    """A row for each operation; those that unpack constants, alike one after another, share one."""
+def _refusal_table(graph: GraphPlacement) -> list[str]:
+    """A row for each operation that a delegate refuses; those that unpack constants, alike one
+    after another, share one."""
     names = [p.rules.name for p in graph.placements.values()]
     lines = [
         f"| operation | output |{''.join(f' {n} |' for n in names)}",
@@ -208,6 +210,8 @@ def _operation_table(graph: GraphPlacement) -> list[str]:
     rows: list[tuple[list[int], str, str]] = []
     for operation in graph.operations:
         refusals = [p.refusals[operation.index] for p in graph.placements.values()]
+        if not any(refusals):
+            continue
         cells = " | ".join("yes" if r is None else r.reason for r in refusals)
         kind = operation.outputs[0].type
         output = f"{'x'.join(map(str, operation.outputs[0].shape))} {kind}"

@@ -19,7 +19,6 @@ from afd_mobile.terminal import in_markdown
 
 # Measured: docs/runtimes.md.
 _OTHER_PROCESSORS = [
-    "",
     "## On a phone",
     "",
     "LiteRT with XNNPACK, the default on the CPU, computes wholly int8 operations bit for bit as "
@@ -33,7 +32,6 @@ _OTHER_PROCESSORS = [
 ]
 
 _MARGINS = [
-    "",
     "Top-1 changed: pictures for which the stage has another best class. Between two classes that "
     "are all but equally likely any rounding may decide for the other, so each is judged by the "
     "reference's margin, its best logit less that of the stage's best class. A picture's usual "
@@ -60,18 +58,18 @@ def write_parity(
     source: ExportSource,
     ranges: list[Range],
     not_published: dict[str, str],
-    sections: list[str],
+    sections: list[list[str]],
 ) -> None:
     """`parity.json` and `parity.md`.
 
     Args:
         not_published: precision -> why; their stages are not among `results`.
-        sections: Markdown that follows there.
+        sections: lines of Markdown that follow there.
     """
     labels = [p.label for p in pictures.verification]
     stages = [r.as_dict(pictures.verification) for r in results]
     content = {
-        "reference": "multi-branch module in PyTorch",
+        "reference": _reference(source),
         "pictures": labels,
         "stages": stages,
         "float16_hazards": [r.as_dict() for r in ranges if r.hazard],
@@ -80,21 +78,35 @@ def write_parity(
     (folder / "parity.json").write_bytes(to_json(content))
     if not_published:
         reasons = [f"- {precision}: {why}" for precision, why in not_published.items()]
-        sections = ["## Not published", "", *reasons, "", *sections]
-    page = "\n".join([_parity_table(results, pictures, source), *sections, *_OTHER_PROCESSORS])
-    (folder / "parity.md").write_text(page + "\n", encoding="utf-8")
+        sections = [["## Not published", "", *reasons], *sections]
+    paragraphs = [
+        *_introduction(pictures, source),
+        "\n".join(_parity_table(results, pictures)),
+        *_MARGINS,
+        *("\n".join(section) for section in (*sections, _OTHER_PROCESSORS)),
+    ]
+    (folder / "parity.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
 
 
-def _parity_table(results: list[StageResult], pictures: PictureSet, source: ExportSource) -> str:
-    lines = [
+def _reference(source: ExportSource) -> str:
+    what = "plain classifier" if source.afd is None else "multi-branch module"
+    return f"{what} in PyTorch"
+
+
+def _introduction(pictures: PictureSet, source: ExportSource) -> list[str]:
+    return [
         f"# Parity of {source.name}",
-        "",
-        f"Every stage against the multi-branch module in PyTorch, on {len(pictures.verification)} "
+        f"Every stage against the {_reference(source)}, on {len(pictures.verification)} "
         f"pictures ({in_markdown(pictures.source)}; clean and at QF "
-        f"{', '.join(str(q) for q in CONDITIONS if q)}). In brackets: the limit.",
-        "",
+        f"{', '.join(str(q) for q in CONDITIONS if q)}). In brackets: the limit. The ranges of "
+        f"int8, and of float16's hazards, come from {pictures.calibrating} pictures "
+        f"({len(pictures.calibration)} inputs).",
         *(f"**Note:** {notice}." for notice in source.notices),
-        "",
+    ]
+
+
+def _parity_table(results: list[StageResult], pictures: PictureSet) -> list[str]:
+    lines = [
         "| stage | max error / range | mean error / range | cosine | SNR dB "
         "| margin explained | top-1 changed | beyond the error | worst picture |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -112,7 +124,7 @@ def _parity_table(results: list[StageResult], pictures: PictureSet, source: Expo
             f"| {_changes(p, limits)} "
             f"| {in_markdown(pictures.verification[p.worst_picture].label)} |"
         )
-    return "\n".join([*lines, *_MARGINS]) + "\n"
+    return lines
 
 
 def _changes(parity: Parity, limits: Limits) -> str:

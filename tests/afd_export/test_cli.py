@@ -349,12 +349,16 @@ def test_an_existing_output_ends_with_6_and_stays(afd: Afd, parent: Path) -> Non
     assert tree(parent) == {"out/manifest.json": b"mine"}
 
 
-def test_force_does_not_replace_what_is_no_export(afd: Afd, parent: Path) -> None:
+@pytest.mark.parametrize("force", [(), ("--force",)], ids=["without --force", "--force"])
+@pytest.mark.parametrize("out", ["out", "out/thesis.tex"])
+def test_what_is_no_export_is_never_replaced(
+    afd: Afd, parent: Path, out: str, force: tuple[str, ...]
+) -> None:
     (parent / "out").mkdir()
     (parent / "out" / "thesis.tex").write_text("mine", encoding="utf-8")
-    outcome = afd(*RANDOM, "--force", "--out", parent / "out")
+    outcome = afd(*RANDOM, *force, "--out", parent / out)
     assert outcome.code == 6
-    assert "no export folder" in outcome.error
+    assert outcome.error == f"output {parent / out} is no export folder; choose another --out"
     assert tree(parent) == {"out/thesis.tex": b"mine"}
 
 

@@ -95,6 +95,11 @@ def test_fusing_makes_the_module_smaller(manifest: dict[str, Any]) -> None:
         assert deployed["multiply_adds"] < trained["multiply_adds"]
 
 
+def test_the_calibration_is_counted(exported: Exported, manifest: dict[str, Any]) -> None:
+    assert manifest["calibration"] == {"pictures": 28, "inputs": 84}
+    assert "from 28 pictures (84 inputs)" in (exported.folder / "parity.md").read_text("utf-8")
+
+
 def test_every_stage_was_compared_and_kept_its_limits(
     exported: Exported, manifest: dict[str, Any]
 ) -> None:
@@ -113,6 +118,19 @@ def test_every_stage_was_compared_and_kept_its_limits(
     )
     for line in stages:
         assert f"\n{line} " in exported.stdout
+    assert f"\n  {exported.folder}/golden/\n" in exported.stdout
+
+
+def test_every_part_of_the_report_stands_apart(exported: Exported) -> None:
+    """Headings, tables and paragraphs: one empty line between two, without which they run on."""
+    page = (exported.folder / "parity.md").read_text("utf-8")
+    assert "\n\n\n" not in page
+    lines = page.splitlines()
+    for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
+        if line.startswith(("#", "**Note:**")):
+            assert (before, after) == ("", ""), line
+        if line.startswith("|"):
+            assert before == "" or before.startswith("|"), line
 
 
 # --- the files -----------------------------------------------------------------------------------
@@ -299,3 +317,4 @@ def test_the_other_ways_to_export(tiny_dir: Path, tmp_path: Path) -> None:
     assert entry["input"]["range"] == "normalized"
     costs = manifest["cost"]["afd"]
     assert costs["deployed"] == costs["trained"]
+    assert "as trained" not in done.out

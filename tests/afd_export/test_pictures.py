@@ -34,14 +34,32 @@ def large(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_large_folder_is_split(large: Path) -> None:
-    pictures = load_pictures(large, SIZE)
+@pytest.mark.parametrize(
+    ("count", "both", "calibrating", "inputs"),
+    [
+        (1, 1, 1, 6),  # in all six conditions
+        (24, 21, 21, 105),  # three are reserved
+        (25, 21, 22, 88),  # one of them does not verify
+        (100, 21, 88, 88),
+        (120, 12, 96, 96),
+        (133, 1, 96, 96),
+        (137, 0, 96, 96),
+    ],
+)
+def test_verification_pictures_calibrate_until_there_are_enough(
+    tmp_path: Path, count: int, both: int, calibrating: int, inputs: int
+) -> None:
+    write_pictures(tmp_path / "mine", count)
+    pictures = load_pictures(tmp_path / "mine", 8)
     verified = {p.name for p in pictures.verification}
-    calibrating = {p.name for p in pictures.calibration}
-    assert len(verified) == 24
-    assert len(calibrating) == 14  # of the other 16 two are reserved
-    assert not verified & calibrating
-    assert pictures.source == "large"
+    used = {p.name for p in pictures.calibration}
+    assert len(verified) == min(count, 24)
+    assert len(verified & used) == both
+    assert len(used) == pictures.calibrating == calibrating
+    # A picture that comes again meets another condition.
+    seen = {(p.name, p.quality) for p in pictures.calibration}
+    assert len(seen) == len(pictures.calibration) == inputs
+    assert pictures.source == "mine"
 
 
 def test_every_picture_is_verified_in_all_six_conditions(large: Path) -> None:
@@ -76,16 +94,6 @@ def test_the_built_in_photographs_are_always_the_same() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("count", [2, 6])
-def test_a_small_folder_calibrates_on_what_it_verifies(tmp_path: Path, count: int) -> None:
-    write_pictures(tmp_path / "small", count)
-    pictures = load_pictures(tmp_path / "small", SIZE)
-    assert {p.name for p in pictures.calibration} == {p.name for p in pictures.verification}
-    # A picture that comes again meets another condition.
-    seen = [(p.name, p.quality) for p in pictures.calibration]
-    assert len(seen) == len(set(seen)) == 4 * count
-
-
 @pytest.mark.parametrize("count", [10, 40])
 def test_nothing_is_calibrated_with_a_reserved_picture(tmp_path: Path, count: int) -> None:
     """Whether verification pictures calibrate as well or not."""
@@ -95,6 +103,14 @@ def test_nothing_is_calibrated_with_a_reserved_picture(tmp_path: Path, count: in
     calibrating = {p.name for p in pictures.calibration}
     assert calibrating and not calibrating & {p.name for p in reserved}
     assert {p.name for p in pictures.verification} & {p.name for p in reserved}
+
+
+def test_reserved_pictures_alone_are_an_error_that_names_the_first_other(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 8)
+    for number in range(7):
+        (tmp_path / f"{number:03}.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"only reserved pictures .*000\.png"):
+        load_pictures(tmp_path, SIZE)
 
 
 RGB = np.zeros((8, 8, 3), np.uint8)
@@ -115,11 +131,6 @@ def test_few_pictures_to_calibrate_with_are_a_doubt(distinct: int, doubt: str | 
     """A picture that comes again, in another condition, is no other."""
     calibration = [Picture(str(i), q, RGB) for i in range(distinct) for q in (None, 7)]
     assert PictureSet([], calibration, [], "mine").doubt == doubt
-
-
-def test_as_many_pictures_as_recommended_are_enough(tmp_path: Path) -> None:
-    write_pictures(tmp_path, 137)
-    assert load_pictures(tmp_path, SIZE).doubt is None
 
 
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8])

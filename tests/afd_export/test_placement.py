@@ -331,7 +331,7 @@ def test_the_json_names_every_operation_and_why_it_is_refused(
     assert content["operations"][3]["shape"] == [1, 4, 4, 8]
 
 
-def test_the_table_has_a_row_for_every_operation_and_one_for_alike_constants(
+def test_the_tables_have_a_row_for_every_refusal_and_none_for_what_all_take(
     two_files: dict[str, GraphPlacement],
 ) -> None:
     lines = placement_section(two_files)
@@ -341,13 +341,22 @@ def test_the_table_has_a_row_for_every_operation_and_one_for_alike_constants(
     assert "| float16 | all 4, 1 partition | all 4, 1 partition | all 4, 1 partition |" in lines
     reason = "L2_NORMALIZATION is not on the delegate's list"
     assert f"| 3 L2_NORMALIZATION | 1x4x4x8 float32 | {reason} | {reason} | yes |" in lines
-    assert "| 0 DEQUANTIZE | constants, float16 to float32 | yes | yes | yes |" in lines
     rows = [line for line in lines if line.startswith("| ") and line[2].isdigit()]
-    assert len(rows) == 5 + 4
+    assert len(rows) == 1
+    headings = [line for line in lines if line.startswith("### ")]
+    assert headings == ["### What is refused of float32"]
+
+
+def test_a_type_is_refused_with_those_that_are_taken(exported: Exported) -> None:
+    graph = place_file(exported.tflite("int8"))
+    refused = [r.reason for r in graph.placements[Delegate.XNNPACK].refusals if r is not None]
+    assert refused == ["uint8 to int8 (takes: float32 to int8; float32 to uint8; int8; uint8)"]
 
 
 def test_constants_that_are_unpacked_alike_share_a_row(exported: Exported) -> None:
-    graph = place_file(exported.tflite("float16"))
+    operations = read_operations(exported.tflite("float16"))
+    nothing = dataclasses.replace(load_rules(Delegate.GPU), operators={})
+    graph = GraphPlacement(tuple(operations), {Delegate.GPU: place(operations, nothing)})
     unpacking = [o for o in graph.operations if o.unpacks == "float16"]
     rows = [r for r in placement_section({"float16": graph}) if "DEQUANTIZE" in r]
     assert len(unpacking) > len(rows) == 1

@@ -162,6 +162,21 @@ def test_a_wrong_fusion_publishes_nothing(
     assert not list((tmp_path / "parent").iterdir())
 
 
+def test_a_plain_classifier_has_stages_of_its_own(
+    make_request: Callable[..., ExportRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a module nothing has branches, and nothing is fused."""
+
+    def stop(*_: object) -> None:
+        raise ConversionError("far enough")
+
+    monkeypatch.setattr(pipeline, "export_onnx", stop)
+    steps: list[Step] = []
+    with pytest.raises(ConversionError, match="far enough"):
+        pipeline.export(make_request(checkpoint="none"), steps.append, lambda _: None)
+    assert [step.stage for step in steps] == ["plain", "folded"]
+
+
 def test_a_network_that_gives_nan_publishes_nothing(
     make_request: Callable[..., ExportRequest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

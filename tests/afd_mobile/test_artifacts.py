@@ -34,7 +34,7 @@ def test_json_is_readable_and_comes_back() -> None:
 
 
 def test_stages_are_in_order() -> None:
-    graphs = ["multi-branch", "fused", "onnx", "simplified"]
+    graphs = ["multi-branch", "plain", "fused", "folded", "onnx", "simplified"]
     assert [s.value for s in Stage] == [*graphs, "float16 arithmetic", "tflite"]
 
 

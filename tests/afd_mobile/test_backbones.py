@@ -149,6 +149,11 @@ def test_an_unknown_backbone_names_the_nearest() -> None:
         load_backbone("mobilenet_v22")
 
 
+def test_what_an_unknown_backbone_begins_is_nearest() -> None:
+    with pytest.raises(InputError, match="nearest: mobilenet_v3_large, mobilenet_v3_small, "):
+        load_backbone("mobilenet_v3")
+
+
 def test_an_input_size_that_8_does_not_divide_is_refused() -> None:
     with pytest.raises(UsageError, match=r"100.*96 or 104"):
         load_backbone("resnet18", tap="relu", weights="random", input_size=100)
