@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from math import isclose
 from pathlib import Path
 from typing import Any
 
-from afd_mobile.accuracy import RESAMPLES, SEED, Accuracy
+from afd_mobile.accuracy import MIN_CHANGED, RESAMPLES, SEED, Accuracy
 from afd_mobile.artifacts import read_versioned, versions_of
 from afd_mobile.conditions import CLEAN, LEFT_ALONE
 from afd_mobile.errors import InputError
@@ -17,6 +18,8 @@ from afd_mobile.terminal import in_markdown, printable
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("afd-mobile", "torch", "ai-edge-litert", "onnxruntime", "numpy", "pillow")
+
+_TOO_FEW = f"too few: compression changes fewer than {MIN_CHANGED} pictures"
 
 Report = dict[str, Any]
 Row = dict[str, Any]  # a ConditionAccuracy as JSON
@@ -30,11 +33,11 @@ _SHARES = ("top1", "top5", "reference_top1", "reference_top5", "agreement")
 _PRINTED = (
     {
         "reference top-1": "reference_top1",
-        "top-1": "top1",
+        "model top-1": "top1",
         "difference": "difference",
         "recovered share": "recovered_share",
     },
-    {"reference top-5": "reference_top5", "top-5": "top5", "same top-1": "agreement"},
+    {"reference top-5": "reference_top5", "model top-5": "top5", "same top-1": "agreement"},
 )
 
 
@@ -58,7 +61,8 @@ def report_of(
         "reference": reference,
         "suite": suite,
         **dataclasses.asdict(accuracy),
-        "intervals": f"95 %, bootstrap over pictures, {RESAMPLES} resamples, seed {SEED}",
+        "intervals": "95 %: of shares Wilson's, of differences Bonett and Price's, of recovered "
+        f"shares a bootstrap over pictures, {RESAMPLES} resamples, seed {SEED}",
         "host": f"{platform.machine()}, {platform.system()}",
         "versions": versions_of(*_PACKAGES),
     }
@@ -107,22 +111,25 @@ def _check(report: Report) -> None:
         raise ValueError("conditions: no clean condition")
     groups: dict[str, Any] = _typed(report, "group_shares", dict)
     for group in groups:
-        _check_estimate(groups, group, "group_shares.", -pictures, pictures, encloses=False)
+        _check_estimate(groups, group, "group_shares.", -pictures, pictures, is_ratio=True)
     for where, holder in [("", report), *((f"conditions[{n}].", r) for n, r in enumerate(rows))]:
         if holder.get("recovered_share", ...) is not None:
             # At most all pictures are gained where one was lost.
-            _check_estimate(holder, "recovered_share", where, -pictures, pictures, encloses=False)
+            _check_estimate(holder, "recovered_share", where, -pictures, pictures, is_ratio=True)
 
 
 def _check_estimate(
-    holder: Row, key: str, where: str, least: int, most: int, *, encloses: bool = True
+    holder: Row, key: str, where: str, least: int, most: int, *, is_ratio: bool = False
 ) -> None:
-    """Args: `encloses`: not of ratios, whose resamples may lack the denominator."""
+    """Args: `is_ratio`: resamples may lack its denominator, and few pictures give no interval."""
     estimate = _typed(holder, key, dict, where)
+    if is_ratio and (estimate.get("low", 0), estimate.get("high", 0)) == (None, None):
+        value = _typed(estimate, "value", (int, float), f"{where}{key}.")
+        estimate = {"value": value, "low": value, "high": value}
     value, low, high = (
         _typed(estimate, part, (int, float), f"{where}{key}.") for part in ("value", "low", "high")
     )
-    ordered = low <= value <= high if encloses else low <= high
+    ordered = low <= high if is_ratio else low <= value <= high
     if not (ordered and all(least <= figure <= most for figure in (value, low, high))):
         raise ValueError(
             f"{where}{key} is {value} [{low}, {high}], expected {least} to {most} and "
@@ -153,9 +160,16 @@ def text_table(report: Report) -> list[str]:
     lines.append(f"in %, brackets: 95 % intervals; {report['pictures']} pictures")
     if report["recovered_share"]:
         lines[-1] += f"; recovered share on average {_with_interval(report['recovered_share'])}"
+    lines += _too_few(report)
     if report["suite"]:
         lines.append(_harm_line(report))
     return lines
+
+
+def _too_few(report: Report) -> list[str]:
+    """What `too few` means, where it is said."""
+    shares = [row["recovered_share"] for row in report["conditions"]]
+    return [_TOO_FEW] if any(share and share["low"] is None for share in shares) else []
 
 
 def is_harm(row: Row) -> bool:
@@ -207,6 +221,7 @@ def _markdown(report: Report) -> str:
     below = "In %; brackets: 95 % intervals."
     if mean:
         below += f" Recovered share on average: {_with_interval(mean)}."
+    below += "".join(f" {line.capitalize()}." for line in _too_few(report))
     if report["suite"]:
         harm = in_markdown(_harm_line(report))
         below += f" {harm[0].upper()}{harm[1:]}."
@@ -238,19 +253,19 @@ def _markdown_by_columns(report: Report) -> list[str]:
         _markdown_row(_heading(report), [in_markdown(r["condition"]) for r in rows]),
         "|---" * (len(rows) + 1) + "|",
         _markdown_row("top-1, reference", [_percent(r["reference_top1"]) for r in rows]),
-        _markdown_row("top-1", [_percent(r["top1"]) for r in rows]),
+        _markdown_row("top-1, model", [_percent(r["top1"]) for r in rows]),
         _markdown_row("difference", [_with_interval(r["difference"], "+") for r in rows]),
         *_shares_row(rows),
         _markdown_row(
-            "top-5, reference > own",
-            [f"{_percent(r['reference_top5'])} > {_percent(r['top5'])}" for r in rows],
+            "top-5, reference to model",
+            [f"{_percent(r['reference_top5'])} to {_percent(r['top5'])}" for r in rows],
         ),
         _markdown_row("same top-1", [_percent(r["agreement"]) for r in rows]),
     ]
 
 
 def _shares_row(rows: list[Row]) -> list[str]:
-    """None where the reference corrects as well."""
+    """None where nothing is to be recovered."""
     shares = [_with_interval(row["recovered_share"]) for row in rows]
     return [_markdown_row("recovered share", shares)] if any(shares) else []
 
@@ -286,16 +301,19 @@ def draw(reports: Sequence[Report]) -> bytes:
         )
     else:
         figure.axes[0].set_ylabel("top-1 in %")
-        figure.axes[0].legend()
+        # Outside: no place inside is free of points in every panel.
+        figure.legend(
+            *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3
+        )
     return png(figure)
 
 
 def _draw_top1(panel: Any, report: Report) -> None:
-    """Top-1 of model and reference over the degraded conditions."""
+    """Top-1 of model and reference over the degraded conditions, a line for each group of them."""
     rows: list[Row] = report["conditions"]
     degraded = [r for r in rows if r["condition"] != CLEAN.name]
     clean = next(r for r in rows if r["condition"] == CLEAN.name)
-    x = list(range(len(degraded)))
+    groups = [list(group) for _, group in groupby(enumerate(degraded), lambda x: x[1].get("group"))]
     panel.axhline(
         100 * clean["reference_top1"]["value"], color="0.5", ls="--", label="reference, clean"
     )
@@ -303,19 +321,21 @@ def _draw_top1(panel: Any, report: Report) -> None:
         ("top1", "model", "tab:blue", "o", -0.05),
         ("reference_top1", "reference", "tab:red", "s", 0.05),
     ):
-        values, interval = _points([r[key] for r in degraded])
-        panel.errorbar(
-            [place + shift for place in x],
-            values,
-            interval,
-            color=colour,
-            marker=marker,
-            label=label,
-            capsize=3,
-        )
-    slanted = {"rotation": 45, "ha": "right"} if len(x) > 5 else {}
+        for group in groups:
+            values, interval = _points([r[key] for _, r in group])
+            panel.errorbar(
+                [place + shift for place, _ in group],
+                values,
+                interval,
+                color=colour,
+                marker=marker,
+                label=label if group is groups[0] else None,
+                capsize=3,
+            )
+    panel.set_xlim(-0.5, max(len(degraded), 1) - 0.5)
+    slanted = {"rotation": 45, "ha": "right"} if len(degraded) > 5 else {}
     conditions = [printable(r["condition"]) for r in degraded]
-    panel.set_xticks(x, conditions, parse_math=False, **slanted)
+    panel.set_xticks(range(len(degraded)), conditions, parse_math=False, **slanted)
 
 
 def _draw_gains(panel: Any, report: Report) -> None:
@@ -379,8 +399,11 @@ def _percent(estimate: dict[str, float]) -> str:
     return f"{100 * estimate['value']:.1f}"
 
 
-def _with_interval(estimate: dict[str, float] | None, sign: str = "", width: int = 0) -> str:
+def _with_interval(estimate: dict[str, Any] | None, sign: str = "", width: int = 0) -> str:
     if estimate is None:
         return ""
-    value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
-    return f"{value:{sign}{width}.1f} [{low:.1f}, {high:.1f}]"
+    value = f"{100 * estimate['value']:{sign}{width}.1f}"
+    low, high = estimate["low"], estimate["high"]
+    if low is None or high is None:
+        return f"{value} [too few]"
+    return f"{value} [{100 * low:.1f}, {100 * high:.1f}]"

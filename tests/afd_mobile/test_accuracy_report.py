@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from afd_mobile import plotting
 from afd_mobile.accuracy import accuracy_of
 from afd_mobile.accuracy_report import (
     Report,
@@ -143,6 +145,9 @@ def estimate(value: Any, low: Any = 0.0, high: Any = 1.0) -> dict[str, Any]:
         ("recovered_share", estimate(51, 0, 60), "conditions[1].recovered_share is 51 [0, 60]"),
         ("recovered_share", estimate("x"), "conditions[1].recovered_share.value is 'x'"),
         ("recovered_share", estimate(0.5, 1, 0), "recovered_share is 0.5 [1, 0]"),
+        ("recovered_share", estimate(51, None, None), "recovered_share is 51 [51, 51]"),
+        ("recovered_share", estimate(0.5, None), "conditions[1].recovered_share.low is None"),
+        ("top1", estimate(0.5, None, None), "conditions[1].top1.low is None"),
         ("condition", 5, "conditions[1].condition is 5"),
         ("pictures", "-5\n| <b>", r"pictures is '-5\n| <b>'"),
         ("pictures", 0, "pictures is 0"),
@@ -221,6 +226,35 @@ def test_nothing_is_said_of_a_share_that_does_not_exist() -> None:
     assert "Recovered" not in markdown_table([report])
 
 
+def test_a_share_of_too_few_pictures_says_so(tmp_path: Path) -> None:
+    report = make_report()
+    few = {"value": 1.0, "low": None, "high": None}
+    report["conditions"][2]["recovered_share"] = report["recovered_share"] = few
+    path = tmp_path / "r.json"
+    path.write_bytes(to_json(report))
+    assert read_report(path) == report
+    why = "oo few: compression changes fewer than 10 pictures"
+    *_, mean, last = text = text_table(report)
+    assert last == f"t{why}" and mean.endswith("; recovered share on average 100.0 [too few]")
+    assert len([line for line in text if line.endswith(" 100.0 [too few]")]) == 2
+    markdown = markdown_table([report])
+    assert " 100.0 [too few] |" in markdown
+    assert markdown.endswith(f" Recovered share on average: 100.0 [too few]. T{why}.\n")
+    assert why not in "".join(text_table(make_report())) + markdown_table([make_report()])
+
+
+def test_a_groups_share_of_too_few_pictures_says_so(tmp_path: Path) -> None:
+    report = suite_report()
+    few = {"value": 1.0, "low": None, "high": None}
+    report["conditions"][1]["recovered_share"] = report["group_shares"]["JPEG"] = few
+    path = tmp_path / "r.json"
+    path.write_bytes(to_json(report))
+    assert read_report(path) == report
+    lines = text_table(report)
+    assert len([line for line in lines if line.endswith(" 100.0 [too few]")]) == 2
+    assert lines[-2] == "too few: compression changes fewer than 10 pictures"
+
+
 def test_a_suite_is_one_table_by_groups() -> None:
     lines = text_table(suite_report())
     assert [line.split("  ")[0] for line in lines[1:4]] == ["clean", "JPEG", ""]
@@ -269,10 +303,14 @@ def test_the_markdown_table_holds_all_reports(report: Report) -> None:
         heading = f"{source['model']} against plain, 50 pictures"
         assert rows[heading] == [r["condition"] for r in source["conditions"]]
         assert len({len(row) for row in rows.values()}) == 1
-        for name, key in (("top-1, reference", "reference_top1"), ("top-1", "top1")):
+        for name, key in (("top-1, reference", "reference_top1"), ("top-1, model", "top1")):
             assert rows[name] == [f"{100 * r[key]['value']:.1f}" for r in source["conditions"]]
         shares = [r["recovered_share"] for r in source["conditions"]]
         assert rows["recovered share"] == [with_interval(s) if s else "" for s in shares]
+        assert rows["top-5, reference to model"] == [
+            f"{100 * r['reference_top5']['value']:.1f} to {100 * r['top5']['value']:.1f}"
+            for r in source["conditions"]
+        ]
 
 
 def test_a_suites_markdown_has_a_line_for_every_condition() -> None:
@@ -322,7 +360,7 @@ def test_reports_from_before_there_were_suites_are_read(tmp_path: Path, report: 
     path = tmp_path / "r.json"
     path.write_bytes(to_json(earlier))
     again = read_report(path)
-    assert text_table(again) == text_table(report) and draw([again]) == draw([report])
+    assert text_table(again) == text_table(report) and draw([again]).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -345,6 +383,49 @@ def test_the_plot_shows_the_figures(report: Report, key: str, part: str) -> None
     changed = copy.deepcopy(report)
     changed["conditions"][1][key][part] += -0.02 if part == "low" else 0.02
     assert draw([report]) != draw([changed])
+
+
+@pytest.fixture
+def figure_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The figure that `draw` makes, in place of its PNG."""
+
+    def draw_figure(*reports: Report) -> Any:
+        figures: list[Any] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(plotting, "png", figures.append)
+            draw(reports)
+        (figure,) = figures
+        return figure
+
+    return draw_figure
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_legend_covers_no_panel(
+    report: Report, count: int, figure_of: Callable[..., Any]
+) -> None:
+    figure = figure_of(*[report] * count)
+    figure.draw_without_rendering()
+    legends = figure.legends + [a.get_legend() for a in figure.axes if a.get_legend()]
+    (box,) = (legend.get_window_extent() for legend in legends)
+    assert figure.bbox.contains(*box.min) and figure.bbox.contains(*box.max)
+    assert box.count_overlaps([axes.get_tightbbox() for axes in figure.axes]) == 0
+
+
+def test_no_line_joins_conditions_of_two_kinds(figure_of: Callable[..., Any]) -> None:
+    conditions = [CLEAN, single(25), single(7), repeated(1), repeated(2), single(7, Codec.AVIF)]
+    panel = figure_of(make_report(conditions)).axes[0]
+    lines = [[round(x) for x in c.lines[0].get_xdata()] for c in panel.containers]
+    assert lines == 2 * [[0, 1], [2, 3], [4]]
+    assert panel.get_legend_handles_labels()[1] == ["reference, clean", "model", "reference"]
+
+
+def test_a_single_condition_stands_in_the_middle(figure_of: Callable[..., Any]) -> None:
+    panel = figure_of(make_report([CLEAN, single(7)])).axes[0]
+    left, right = panel.get_xlim()
+    for points in panel.containers:
+        (x,) = points.lines[0].get_xdata()
+        assert (x - left) / (right - left) == pytest.approx(0.5, abs=0.1)
 
 
 def test_clean_pictures_alone_can_be_drawn() -> None:
