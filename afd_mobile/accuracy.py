@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +18,15 @@ SEED = 0
 # Of a recovered share with an interval. Where compression changes fewer pictures, a bootstrap of
 # them says nothing: of three, all recovered, it gives 100 % to 100 %.
 MIN_CHANGED = 10
+_Z = NormalDist().inv_cdf(0.975)
 
+Hits = NDArray[np.uint8]
 Means = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval, from a bootstrap over pictures.
+    """A value with its 95 % interval.
 
     Attributes:
         low, high: None where too few pictures give no interval.
@@ -64,7 +68,7 @@ class Accuracy:
     conditions: in the order asked for.
     recovered_share: the mean over the conditions that count; None without any. Without an interval
         where one of them has none.
-    group_shares: the mean over each group that has any, likewise.
+    group_shares: the same over each group that has any.
     """
 
     pictures: int
@@ -81,69 +85,84 @@ def accuracy_of(
     shares: bool = True,
     least_loss: float = 0.0,
 ) -> Accuracy:
-    """Every figure with its interval, from the same resamples, so that differences are paired.
+    """Every figure with its interval.
 
     Args:
         conditions: those of the outcomes, CLEAN among them.
-        shares: whether the reference is a classifier without correction, so that there is
-            something to recover.
+        shares: whether the model is to recover something, and the reference is not.
         least_loss: what costs the reference less than this, 0 to 1, has no recovered share.
     """
-    tables = [
-        outcomes.top1,
-        outcomes.top5,
-        outcomes.reference_top1,
-        outcomes.reference_top5,
-        outcomes.agreement,
-    ]
-    samples = _resampled_means(np.stack(tables, axis=1))  # (1 + RESAMPLES, 5, C)
-    at_clean = list(conditions).index(CLEAN)
-    clean = samples[:, 2, at_clean]
-    right = outcomes.reference_top1
+    right, at_clean = outcomes.reference_top1, list(conditions).index(CLEAN)
     enough = (right != right[:, [at_clean]]).sum(axis=0) >= MIN_CHANGED
+    samples = _resampled_means(np.stack([outcomes.top1, right], axis=1))  # (1 + RESAMPLES, 2, C)
 
     recovered: dict[int, Means] = {}
     for i, condition in enumerate(conditions if shares else ()):
-        lost = clean - samples[:, 2, i]
+        lost = samples[:, 1, at_clean] - samples[:, 1, i]
         if condition.group != LEFT_ALONE and lost[0] > 0 and lost[0] >= least_loss:
-            gained = samples[:, 0, i] - samples[:, 2, i]
+            gained = samples[:, 0, i] - samples[:, 1, i]
             nothing = np.full_like(lost, np.nan)
             recovered[i] = np.divide(gained, lost, out=nothing, where=lost > 0)
 
-    rows = []
-    for i, condition in enumerate(conditions):
-        top1, top5, reference_top1, reference_top5, agreement = samples[:, :, i].T
-        rows.append(
-            ConditionAccuracy(
-                condition.name,
-                condition.group,
-                _estimate(top1),
-                _estimate(top5),
-                _estimate(reference_top1),
-                _estimate(reference_top5),
-                _estimate(top1 - reference_top1),
-                _share(recovered[i], enough[i]) if i in recovered else None,
-                _estimate(agreement),
-            )
+    def mean(counted: list[int]) -> Estimate:
+        value, *resampled = np.mean([recovered[i] for i in counted], axis=0)
+        if not enough[counted].all():
+            return Estimate(float(value), None, None)
+        low, high = np.nanpercentile(resampled, [2.5, 97.5])
+        return Estimate(float(value), float(low), float(high))
+
+    rows = [
+        ConditionAccuracy(
+            condition.name,
+            condition.group,
+            share(outcomes.top1[:, i]),
+            share(outcomes.top5[:, i]),
+            share(right[:, i]),
+            share(outcomes.reference_top5[:, i]),
+            difference(outcomes.top1[:, i], right[:, i]),
+            mean([i]) if i in recovered else None,
+            share(outcomes.agreement[:, i]),
         )
+        for i, condition in enumerate(conditions)
+    ]
     by_group: dict[str, list[int]] = {}
     for i in recovered:
         by_group.setdefault(conditions[i].group, []).append(i)
     counted = [i for i in recovered if conditions[i].averaged]
-
-    def mean(chosen: list[int]) -> Estimate:
-        return _share(np.mean([recovered[i] for i in chosen], axis=0), enough[chosen].all())
-
     return Accuracy(
         len(outcomes.keys),
         list(outcomes.unreadable),
         rows,
         mean(counted) if counted else None,
-        {group: mean(chosen) for group, chosen in by_group.items()},
+        {group: mean(found) for group, found in by_group.items()},
     )
 
 
-def _resampled_means(table: NDArray[np.uint8]) -> Means:
+def share(hits: Hits) -> Estimate:
+    """Of ones among (P,), with Wilson's interval: never a point, not even where all are alike."""
+    n, value = len(hits), float(hits.mean())
+    width = 1 + _Z**2 / n
+    centre = (value + _Z**2 / (2 * n)) / width
+    reach = _Z * sqrt(value * (1 - value) / n + (_Z / (2 * n)) ** 2) / width
+    return Estimate(
+        value, max(0.0, min(value, centre - reach)), min(1.0, max(value, centre + reach))
+    )
+
+
+def difference(hits: Hits, reference_hits: Hits) -> Estimate:
+    """Of two paired shares, (P,) each, with the interval of Bonett and Price (2012).
+
+    It adds one picture to those that are won and one to those that are lost, so that it is no
+    point where neither happens.
+    """
+    n, won, lost = len(hits), int((hits > reference_hits).sum()), int((hits < reference_hits).sum())
+    value = (won - lost) / n
+    more, less = (won + 1) / (n + 2), (lost + 1) / (n + 2)
+    reach = _Z * sqrt((more + less - (more - less) ** 2) / (n + 2))
+    return Estimate(value, max(-1.0, more - less - reach), min(1.0, more - less + reach))
+
+
+def _resampled_means(table: Hits) -> Means:
     """(P, ...) -> (1 + RESAMPLES, ...): the means over pictures, then over resampled pictures."""
     rng = np.random.default_rng(SEED)
     pictures, flat = len(table), table.reshape(len(table), -1).astype(np.float64)
@@ -152,13 +171,3 @@ def _resampled_means(table: NDArray[np.uint8]) -> Means:
         weights = np.bincount(rng.integers(pictures, size=pictures), minlength=pictures)
         means.append(weights @ flat / pictures)
     return np.asarray(means).reshape(-1, *table.shape[1:])
-
-
-def _estimate(samples: Means) -> Estimate:
-    """The first sample is the value itself."""
-    low, high = np.nanpercentile(samples[1:], [2.5, 97.5])
-    return Estimate(float(samples[0]), float(low), float(high))
-
-
-def _share(samples: Means, enough: np.bool_) -> Estimate:
-    return _estimate(samples) if enough else Estimate(float(samples[0]), None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,11 @@ _SHARES = ("top1", "top5", "reference_top1", "reference_top5", "agreement")
 _PRINTED = (
     {
         "reference top-1": "reference_top1",
-        "top-1": "top1",
+        "model top-1": "top1",
         "difference": "difference",
         "recovered share": "recovered_share",
     },
-    {"reference top-5": "reference_top5", "top-5": "top5", "same top-1": "agreement"},
+    {"reference top-5": "reference_top5", "model top-5": "top5", "same top-1": "agreement"},
 )
 
 
@@ -60,7 +61,8 @@ def report_of(
         "reference": reference,
         "suite": suite,
         **dataclasses.asdict(accuracy),
-        "intervals": f"95 %, bootstrap over pictures, {RESAMPLES} resamples, seed {SEED}",
+        "intervals": "95 %: of shares Wilson's, of differences Bonett and Price's, of recovered "
+        f"shares a bootstrap over pictures, {RESAMPLES} resamples, seed {SEED}",
         "host": f"{platform.machine()}, {platform.system()}",
         "versions": versions_of(*_PACKAGES),
     }
@@ -158,24 +160,26 @@ def text_table(report: Report) -> list[str]:
     lines.append(f"in %, brackets: 95 % intervals; {report['pictures']} pictures")
     if report["recovered_share"]:
         lines[-1] += f"; recovered share on average {_with_interval(report['recovered_share'])}"
-    return [*lines, *_remarks(report)]
-
-
-def _remarks(report: Report) -> list[str]:
-    """What `too few` means, where it is said, and what of a suite is harmed."""
-    shares = [row["recovered_share"] for row in report["conditions"]]
-    lines = [_TOO_FEW] if any(share and share["low"] is None for share in shares) else []
+    lines += _too_few(report)
     if report["suite"]:
-        harmed = ", ".join(row["condition"] for row in report["conditions"] if is_harm(row))
-        lines.append(
-            f"harm, by more than {100 * HARM:.1f} points and beyond chance: {harmed or 'none'}"
-        )
+        lines.append(_harm_line(report))
     return lines
+
+
+def _too_few(report: Report) -> list[str]:
+    """What `too few` means, where it is said."""
+    shares = [row["recovered_share"] for row in report["conditions"]]
+    return [_TOO_FEW] if any(share and share["low"] is None for share in shares) else []
 
 
 def is_harm(row: Row) -> bool:
     """Whether the model is worse than the reference, by more than HARM and by more than chance."""
     return bool(row["difference"]["value"] < -HARM and row["difference"]["high"] < 0)
+
+
+def _harm_line(report: Report) -> str:
+    harmed = ", ".join(row["condition"] for row in report["conditions"] if is_harm(row))
+    return f"harm, by more than {100 * HARM:.1f} points and beyond chance: {harmed or 'none'}"
 
 
 def _by_group(report: Report) -> list[Row]:
@@ -217,8 +221,10 @@ def _markdown(report: Report) -> str:
     below = "In %; brackets: 95 % intervals."
     if mean:
         below += f" Recovered share on average: {_with_interval(mean)}."
-    for line in map(in_markdown, _remarks(report)):
-        below += f" {line[0].upper()}{line[1:]}."
+    below += "".join(f" {line.capitalize()}." for line in _too_few(report))
+    if report["suite"]:
+        harm = in_markdown(_harm_line(report))
+        below += f" {harm[0].upper()}{harm[1:]}."
     return "\n".join(table) + f"\n\n{below}"
 
 
@@ -247,19 +253,19 @@ def _markdown_by_columns(report: Report) -> list[str]:
         _markdown_row(_heading(report), [in_markdown(r["condition"]) for r in rows]),
         "|---" * (len(rows) + 1) + "|",
         _markdown_row("top-1, reference", [_percent(r["reference_top1"]) for r in rows]),
-        _markdown_row("top-1", [_percent(r["top1"]) for r in rows]),
+        _markdown_row("top-1, model", [_percent(r["top1"]) for r in rows]),
         _markdown_row("difference", [_with_interval(r["difference"], "+") for r in rows]),
         *_shares_row(rows),
         _markdown_row(
-            "top-5, reference > own",
-            [f"{_percent(r['reference_top5'])} > {_percent(r['top5'])}" for r in rows],
+            "top-5, reference to model",
+            [f"{_percent(r['reference_top5'])} to {_percent(r['top5'])}" for r in rows],
         ),
         _markdown_row("same top-1", [_percent(r["agreement"]) for r in rows]),
     ]
 
 
 def _shares_row(rows: list[Row]) -> list[str]:
-    """None where the reference corrects as well."""
+    """None where nothing is to be recovered."""
     shares = [_with_interval(row["recovered_share"]) for row in rows]
     return [_markdown_row("recovered share", shares)] if any(shares) else []
 
@@ -299,11 +305,11 @@ def draw(reports: Sequence[Report]) -> bytes:
 
 
 def _draw_top1(panel: Any, report: Report) -> None:
-    """Top-1 of model and reference over the degraded conditions."""
+    """Top-1 of model and reference over the degraded conditions, a line for each group of them."""
     rows: list[Row] = report["conditions"]
     degraded = [r for r in rows if r["condition"] != CLEAN.name]
     clean = next(r for r in rows if r["condition"] == CLEAN.name)
-    x = list(range(len(degraded)))
+    groups = [list(group) for _, group in groupby(enumerate(degraded), lambda x: x[1].get("group"))]
     panel.axhline(
         100 * clean["reference_top1"]["value"], color="0.5", ls="--", label="reference, clean"
     )
@@ -311,19 +317,21 @@ def _draw_top1(panel: Any, report: Report) -> None:
         ("top1", "model", "tab:blue", "o", -0.05),
         ("reference_top1", "reference", "tab:red", "s", 0.05),
     ):
-        values, interval = _points([r[key] for r in degraded])
-        panel.errorbar(
-            [place + shift for place in x],
-            values,
-            interval,
-            color=colour,
-            marker=marker,
-            label=label,
-            capsize=3,
-        )
-    slanted = {"rotation": 45, "ha": "right"} if len(x) > 5 else {}
+        for group in groups:
+            values, interval = _points([r[key] for _, r in group])
+            panel.errorbar(
+                [place + shift for place, _ in group],
+                values,
+                interval,
+                color=colour,
+                marker=marker,
+                label=label if group is groups[0] else None,
+                capsize=3,
+            )
+    panel.set_xlim(-0.5, max(len(degraded), 1) - 0.5)
+    slanted = {"rotation": 45, "ha": "right"} if len(degraded) > 5 else {}
     conditions = [printable(r["condition"]) for r in degraded]
-    panel.set_xticks(x, conditions, parse_math=False, **slanted)
+    panel.set_xticks(range(len(degraded)), conditions, parse_math=False, **slanted)
 
 
 def _draw_gains(panel: Any, report: Report) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap, multinomial
 
-from afd_mobile.accuracy import Accuracy, Estimate, accuracy_of
+from afd_mobile.accuracy import Accuracy, Estimate, accuracy_of, difference, share
 from afd_mobile.conditions import CLEAN, LEFT_ALONE, Condition, repeated, single
 from afd_mobile.degrade import Blur, Codec
 from afd_mobile.evaluation import Outcomes
@@ -191,12 +191,20 @@ def drawn() -> tuple[Outcomes, Accuracy]:
 
 
 @pytest.mark.parametrize("name", ["top1", "top5", "reference_top1", "reference_top5", "agreement"])
-def test_intervals_of_shares_are_scipys(drawn: tuple[Outcomes, Accuracy], name: str) -> None:
+def test_intervals_of_shares_are_wilsons(drawn: tuple[Outcomes, Accuracy], name: str) -> None:
     outcomes, accuracy = drawn
     for i, row in enumerate(accuracy.conditions):
-        expected = interval(lambda x, axis: x.mean(axis), getattr(outcomes, name)[:, i])
-        assert bounds(getattr(row, name)) == pytest.approx(expected, abs=0.008)
-        assert expected[1] - expected[0] > 0.03
+        hits = getattr(outcomes, name)[:, i]
+        expected = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+        assert bounds(getattr(row, name)) == pytest.approx(tuple(expected))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 20, 500])
+def test_where_all_pictures_are_alike_the_interval_of_a_share_is_no_point(count: int) -> None:
+    for right in (0, count):
+        low, high = bounds(share(columns(count, right)[:, 0]))
+        expected = binomtest(right, count).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx(tuple(expected)) and high - low > 3 / (count + 4)
 
 
 def test_the_interval_of_a_difference_is_paired(drawn: tuple[Outcomes, Accuracy]) -> None:
@@ -204,10 +212,41 @@ def test_the_interval_of_a_difference_is_paired(drawn: tuple[Outcomes, Accuracy]
     for i, row in enumerate(accuracy.conditions):
         ours, theirs = outcomes.top1[:, i], outcomes.reference_top1[:, i]
         expected = interval(lambda a, b, axis: a.mean(axis) - b.mean(axis), ours, theirs)
-        assert bounds(row.difference) == pytest.approx(expected, abs=0.01)
-        unpaired = 2 * 1.96 * np.sqrt((ours.var() + theirs.var()) / len(ours))
         low, high = bounds(row.difference)
+        assert (low, high) == pytest.approx(expected, abs=0.01)
+        unpaired = 2 * 1.96 * np.sqrt((ours.var() + theirs.var()) / len(ours))
         assert high - low < 0.8 * unpaired
+
+
+def test_the_interval_of_a_difference_by_hand() -> None:
+    """Of 21 one is won and seven are lost: 2 and 8 of 23 with one more picture each."""
+    ours, theirs = (np.array(t, np.uint8) for t in ([1] + 7 * [0] + 13 * [1], [0] + 20 * [1]))
+    # -6/23 +- 1.96 sqrt((10/23 - (6/23)^2) / 23)
+    found = difference(ours, theirs)
+    assert (found.value, *bounds(found)) == pytest.approx((-6 / 21, -0.5084, -0.0134), abs=1e-4)
+    for count, reach in ((1, 0.9239), (2, 0.6930), (500, 0.0055)):  # 1.96 sqrt(2) / (count + 2)
+        ones = np.ones(count, np.uint8)
+        assert bounds(difference(ones, ones)) == pytest.approx((-reach, reach), abs=1e-4)
+    for lost, count in ((1, 1), (5, 5), (500, 500)):
+        low, high = bounds(difference(np.zeros(count, np.uint8), np.ones(count, np.uint8)))
+        assert low == -1 and high < 1 and (lost < 5 or high < 0)
+
+
+@pytest.mark.parametrize("changed", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("count", [2, 4, 10])
+def test_the_interval_of_a_difference_holds_the_truth_on_few_pictures_too(
+    count: int, changed: float
+) -> None:
+    """Exactly, over everything that can come: as much is won as is lost."""
+    held = 0.0
+    for won, lost in ((w, n) for w in range(count + 1) for n in range(count + 1 - w)):
+        kinds = np.repeat([1, -1, 0], [won, lost, count - won - lost])
+        hits, reference_hits = np.asarray([kinds > 0, kinds < 0], np.uint8)
+        low, high = bounds(difference(hits, reference_hits))
+        shares = [changed / 2, changed / 2, 1 - changed]
+        if low <= 0 <= high:
+            held += multinomial.pmf([won, lost, count - won - lost], count, shares)
+    assert held >= 0.95
 
 
 def test_the_interval_of_the_recovered_share_is_paired(drawn: tuple[Outcomes, Accuracy]) -> None:
@@ -236,12 +275,6 @@ def test_the_same_every_time() -> None:
     assert accuracy_of(outcomes, conditions) == accuracy_of(outcomes, conditions)
 
 
-def test_where_all_pictures_are_alike_the_interval_is_a_point() -> None:
-    accuracy = accuracy_of(outcomes_of([[1, 1]], [[1, 0]]), [CLEAN, QF7])  # one picture
-    for row in accuracy.conditions:
-        assert bounds(row.top1) == (1, 1)
-
-
 def test_resamples_in_which_nothing_is_lost_do_not_count() -> None:
     # Compression costs ten pictures and brings nine; in half the resamples it costs nothing.
     hits = columns(30, 15, 30)
@@ -261,6 +294,7 @@ def test_a_share_of_few_pictures_has_no_interval() -> None:
     assert bounds(ten.recovered_share) == (1, 1)
     assert nine.recovered_share == Estimate(1.0, None, None)
     assert accuracy.recovered_share == Estimate(1.0, None, None)
+    assert accuracy.group_shares == {"JPEG": Estimate(1.0, None, None)}
     assert accuracy_of(
         outcomes_of(corrected[:, :2], plain[:, :2]), [CLEAN, QF25]
     ).recovered_share == Estimate(1.0, 1.0, 1.0)

@@ -4,12 +4,12 @@ import copy
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from afd_mobile import plotting
@@ -243,6 +243,20 @@ def test_a_share_of_too_few_pictures_says_so(tmp_path: Path) -> None:
     assert why not in "".join(text_table(make_report())) + markdown_table([make_report()])
 
 
+def test_a_groups_share_of_too_few_pictures_says_so(tmp_path: Path) -> None:
+    report = suite_report()
+    few = {"value": 1.0, "low": None, "high": None}
+    report["conditions"][1]["recovered_share"] = report["group_shares"]["JPEG"] = few
+    path = tmp_path / "r.json"
+    path.write_bytes(to_json(report))
+    assert read_report(path) == report
+    lines = text_table(report)
+    assert len([line for line in lines if line.endswith(" 100.0 [too few]")]) == 2
+    assert lines[-2] == "too few: compression changes fewer than 10 pictures"
+    *_, below = markdown_table([report]).splitlines()
+    assert below.index(" Too few: ") < below.index(" Harm, ")
+
+
 def test_a_suite_is_one_table_by_groups() -> None:
     lines = text_table(suite_report())
     assert [line.split("  ")[0] for line in lines[1:4]] == ["clean", "JPEG", ""]
@@ -254,20 +268,6 @@ def test_a_suite_is_one_table_by_groups() -> None:
     assert lines[4].split()[-3] == "+1.0" and lines[2].split()[:2] == ["JPEG", "60.0"]
     assert "100 pictures; recovered share on average -3.3 [" in lines[-2]  # of 60 and -20 / 30
     assert lines[-1] == "harm, by more than 0.5 points and beyond chance: webp QF 5"
-
-
-def test_a_suite_says_so_of_too_few_pictures_as_well(tmp_path: Path) -> None:
-    report = suite_report()
-    few = {"value": 0.6, "low": None, "high": None}
-    report["conditions"][1]["recovered_share"] = report["group_shares"]["JPEG"] = few
-    path = tmp_path / "r.json"
-    path.write_bytes(to_json(report))
-    assert read_report(path) == report
-    *lines, why, harm = text_table(report)
-    assert len([line for line in lines if line.endswith(" 60.0 [too few]")]) == 2
-    assert why.startswith("too few: ") and harm.startswith("harm, ")
-    *_, below = markdown_table([report]).splitlines()
-    assert below.index(" Too few: ") < below.index(" Harm, ")
 
 
 @pytest.mark.parametrize("missing", ["group", "condition"])
@@ -305,10 +305,14 @@ def test_the_markdown_table_holds_all_reports(report: Report) -> None:
         heading = f"{source['model']} against plain, 50 pictures"
         assert rows[heading] == [r["condition"] for r in source["conditions"]]
         assert len({len(row) for row in rows.values()}) == 1
-        for name, key in (("top-1, reference", "reference_top1"), ("top-1", "top1")):
+        for name, key in (("top-1, reference", "reference_top1"), ("top-1, model", "top1")):
             assert rows[name] == [f"{100 * r[key]['value']:.1f}" for r in source["conditions"]]
         shares = [r["recovered_share"] for r in source["conditions"]]
         assert rows["recovered share"] == [with_interval(s) if s else "" for s in shares]
+        assert rows["top-5, reference to model"] == [
+            f"{100 * r['reference_top5']['value']:.1f} to {100 * r['top5']['value']:.1f}"
+            for r in source["conditions"]
+        ]
 
 
 def test_a_suites_markdown_has_a_line_for_every_condition() -> None:
@@ -358,7 +362,7 @@ def test_reports_from_before_there_were_suites_are_read(tmp_path: Path, report: 
     path = tmp_path / "r.json"
     path.write_bytes(to_json(earlier))
     again = read_report(path)
-    assert text_table(again) == text_table(report) and draw([again]) == draw([report])
+    assert text_table(again) == text_table(report) and draw([again]).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -383,21 +387,48 @@ def test_the_plot_shows_the_figures(report: Report, key: str, part: str) -> None
     assert draw([report]) != draw([changed])
 
 
+@pytest.fixture
+def figure_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The figure that `draw` makes, in place of its PNG."""
+
+    def draw_figure(*reports: Report) -> Any:
+        figures: list[Any] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(plotting, "png", figures.append)
+            draw(reports)
+        (figure,) = figures
+        return figure
+
+    return draw_figure
+
+
 @pytest.mark.parametrize("report", [make_report(), suite_report()], ids=["top-1", "gains"])
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_legend_covers_no_panel(
-    report: Report, count: int, monkeypatch: pytest.MonkeyPatch
+    report: Report, count: int, figure_of: Callable[..., Any]
 ) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr(plotting, "png", figures.append)
-    draw([report] * count)
-    (figure,) = figures
+    figure = figure_of(*[report] * count)
     figure.draw_without_rendering()
-    legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+    legends = figure.legends + [a.get_legend() for a in figure.axes if a.get_legend()]
     (box,) = (legend.get_window_extent() for legend in legends)
     assert figure.bbox.contains(*box.min) and figure.bbox.contains(*box.max)
-    panels = [*filter(None, (axes.get_tightbbox() for axes in figure.axes))]
-    assert len(panels) == count and box.count_overlaps(panels) == 0
+    assert box.count_overlaps([axes.get_tightbbox() for axes in figure.axes]) == 0
+
+
+def test_no_line_joins_conditions_of_two_kinds(figure_of: Callable[..., Any]) -> None:
+    conditions = [CLEAN, single(25), single(7), repeated(1), repeated(2), single(7, Codec.AVIF)]
+    panel = figure_of(make_report(conditions)).axes[0]
+    lines = [[round(x) for x in c.lines[0].get_xdata()] for c in panel.containers]
+    assert lines == 2 * [[0, 1], [2, 3], [4]]
+    assert panel.get_legend_handles_labels()[1] == ["reference, clean", "model", "reference"]
+
+
+def test_a_single_condition_stands_in_the_middle(figure_of: Callable[..., Any]) -> None:
+    panel = figure_of(make_report([CLEAN, single(7)])).axes[0]
+    left, right = panel.get_xlim()
+    for points in panel.containers:
+        (x,) = points.lines[0].get_xdata()
+        assert (x - left) / (right - left) == pytest.approx(0.5, abs=0.1)
 
 
 def test_clean_pictures_alone_can_be_drawn() -> None:
