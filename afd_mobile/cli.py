@@ -415,7 +415,7 @@ def _eval(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from afd_mobile import accuracy, accuracy_report, distributed, evaluation
-    from afd_mobile.predictors import open_predictor, plain_predictor
+    from afd_mobile.predictors import open_predictor, plain_predictor, recovers
 
     names, source = _class_names(arguments.labels)
     pictures = evaluation.labelled_pictures(
@@ -449,7 +449,7 @@ def _eval(arguments: argparse.Namespace) -> None:
         accuracy.accuracy_of(
             outcomes,
             conditions,
-            shares=not reference.corrects,
+            shares=recovers(model, reference),
             least_loss=suite.least_loss,
         ),
         model=model.name,
@@ -461,9 +461,14 @@ def _eval(arguments: argparse.Namespace) -> None:
     print("\n".join(accuracy_report.text_table(report)))
     _say_left_out(list(outcomes.unreadable.values()))
     if arguments.json:
-        write_whole(arguments.json, to_json(report))
+        _write(arguments.json, to_json(report))
     if arguments.plot:
-        write_whole(arguments.plot, accuracy_report.draw([report]))
+        _write(arguments.plot, accuracy_report.draw([report]))
+
+
+def _write(path: Path, content: bytes) -> None:
+    write_whole(path, content)
+    print(f"  {printable(str(path))}")
 
 
 def _say_left_out(unreadable: list[str]) -> None:
@@ -521,9 +526,9 @@ def _table(arguments: argparse.Namespace) -> None:
     from afd_mobile import accuracy_report
 
     reports = [accuracy_report.read_report(path) for path in arguments.results]
-    write_whole(arguments.out, accuracy_report.markdown_table(reports).encode())
+    _write(arguments.out, accuracy_report.markdown_table(reports).encode())
     if arguments.plot:
-        write_whole(arguments.plot, accuracy_report.draw(reports))
+        _write(arguments.plot, accuracy_report.draw(reports))
 
 
 def _drift_parser() -> argparse.ArgumentParser:

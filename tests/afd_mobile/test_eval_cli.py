@@ -162,6 +162,7 @@ def test_the_figures_are_those_by_hand(full: Run, tiny: Tiny) -> None:
     assert 0 < rows["QF 7"]["reference_top1"]["value"] < rows["clean"]["reference_top1"]["value"]
     assert rows["clean"]["agreement"]["value"] < 1
     assert f"{PICTURES} pictures" in outcome.out
+    assert outcome.out.endswith(f"\n  {full.json}\n  {full.plot}\n")
     assert f"{PICTURES}/{PICTURES}" in outcome.err  # the bar arrived
     with Image.open(full.plot) as image:
         image.load()
@@ -192,7 +193,8 @@ def test_two_processes_write_what_one_writes(full: Run, tiny: Tiny, out: Path) -
     )
     assert done.returncode == 0, done.stderr
     assert json.read_bytes() == full.json.read_bytes()
-    assert done.stdout == full.outcome.out  # once, not from both
+    figures = full.outcome.out.replace(f"  {full.json}\n  {full.plot}\n", "")
+    assert done.stdout == f"{figures}  {json}\n"  # once, not from both
 
 
 def test_avif_and_another_model_as_reference(tiny: Tiny, tmp_path: Path, out: Path) -> None:
@@ -416,14 +418,18 @@ def broken_input(how: str, tiny: Tiny, folder: Path) -> tuple[object, ...]:
         ("no images folder", "no such image folder"),
         ("empty images folder", "no pictures"),
         ("images is a file", "is a file; give the folder that it lies in"),
-        ("pictures beside the folders", "0.png is no class of"),
+        (
+            "pictures beside the folders",
+            "0.png lies in no folder of a class (1 such); pictures must lie in folders named by",
+        ),
         ("folders of no class", "images is no class of"),
+        ("folders of no class", "of --labels FILE (an export's: unzip X.tflite labels.txt)"),
         ("no labels", "no such file"),
         ("labels are no text", "cannot be read"),
         ("no labels in the file", "is no class of"),
         ("too few labels", "names 9 classes, but mine has 10"),
         ("too many labels", "names 11 classes, but mine has 10"),
-        ("no such reference", "no checkpoint"),
+        ("no such reference", "there is no file or folder "),
         ("reference is no model", "file"),
         ("reference is an empty folder", "manifest.json"),
         ("reference is an empty tflite", "manifest.json"),
@@ -491,7 +497,7 @@ def test_the_table_merges_reports(full: Run, tiny: Tiny, out: Path) -> None:
     assert afd_eval(*tiny.quick, "--json", quick).code == 0
     table, plot = out / "table.md", out / "table.png"
     outcome = afd_eval("table", full.json, quick, "--out", table, "--plot", plot)
-    assert outcome.code == 0, outcome.err
+    assert (outcome.code, outcome.out) == (0, f"  {table}\n  {plot}\n"), outcome.err
     text = table.read_text(encoding="utf-8")
     headings = [line for line in text.splitlines() if "against" in line]
     assert len(headings) == 2
