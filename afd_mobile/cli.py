@@ -40,6 +40,8 @@ _AUTO_RULE = (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
+
     from afd_mobile.backbones import Backbone
     from afd_mobile.corrections import AnyModule
     from afd_mobile.degrade import RGB
@@ -53,7 +55,11 @@ def train_main() -> None:
 
 def _train_parser() -> argparse.ArgumentParser:
     parser = Parser(
-        "afd-train", "Train an AFD-Module for a frozen classifier: pictures, no labels."
+        "afd-train",
+        "Train an AFD-Module for a frozen classifier: pictures, no labels.\n"
+        "The eighth picture of a folder, the 16th, ... are held out. The bar shows of these how\n"
+        "much of the top-1 that JPEG changes is `recovered`, mean of QF 25 to 7, and how many\n"
+        "`clean` pictures keep theirs; the last line says it of the checkpoint.",
     )
     add = parser.add_argument
     add(
@@ -251,8 +257,36 @@ def _train(arguments: argparse.Namespace) -> None:
     record["curve"] = progress.curve
     save_checkpoint(out, Checkpoint(module, backbone.name, backbone.tap, record))
     state.unlink(missing_ok=True)
-    made = f"{out}  (trained for {backbone.name} at {backbone.tap}, {len(images)} pictures)"
-    print(printable(made))
+    broken = f", {progress.unreadable} of them unreadable" if progress.unreadable else ""
+    made = f"trained for {backbone.name} at {backbone.tap}, {len(images)} pictures{broken}"
+    print(printable(f"{out}  ({made})"))
+    print(_held_out(module, backbone, images, device))
+
+
+def _held_out(
+    module: AnyModule, backbone: Backbone, images: list[Path], device: torch.device
+) -> str:
+    """How good the trained module is, on pictures that it has not seen."""
+    from statistics import mean
+
+    from afd_mobile.datasets import spread_crops
+    from afd_mobile.picture_files import split
+    from afd_mobile.validation import MAX_PICTURES, Validation
+
+    crops, _ = spread_crops(split(images)[1], MAX_PICTURES, backbone.input_size)
+    if not crops:
+        return "held out: no picture, so nothing says how good it is; afd-eval does"
+    validation = Validation(backbone, crops, device)
+    agreement = validation.corrected(module)
+    direct, corrected = (
+        mean(shares[str(quality)] for quality in QUALITIES)
+        for shares in (validation.direct, agreement)
+    )
+    return (
+        f"held out: {len(crops)} pictures; top-1 as of the clean picture, mean of QF "
+        f"{' '.join(map(str, QUALITIES))}: direct {direct:.1%} -> corrected {corrected:.1%}; "
+        f"corrected clean ones {agreement['clean']:.1%}"
+    )
 
 
 def _new_module(arguments: argparse.Namespace, backbone: Backbone, init: Path | None) -> AnyModule:

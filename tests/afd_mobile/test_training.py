@@ -347,6 +347,7 @@ def test_a_broken_picture_is_left_out_said_once_and_recorded(
     assert expected in done.err
     record = load_checkpoint(out).training
     assert (record["pictures"], record["unreadable"]) == (21, 1)
+    assert f"{out}  (trained for mobilenet_v2 at features.6, 21 pictures, 1 of them unr" in done.out
 
 
 def test_a_broken_held_out_picture_is_said_and_the_next_one_taken(
@@ -361,6 +362,7 @@ def test_a_broken_held_out_picture_is_said_and_the_next_one_taken(
     assert done.code == 0, done.err
     assert done.err.count("left out") == 2 and "07.png" in done.err and "15.png" in done.err
     assert load_checkpoint(out).training["curve"] == []
+    assert "\nheld out: no picture, so nothing says how good it is; " in done.out
 
 
 def test_what_is_known_to_be_broken_outlives_an_interruption(
@@ -494,7 +496,7 @@ def options(images: Path, out: Path) -> list[object]:
 
 
 def test_the_command_writes_a_checkpoint_and_no_rest(
-    tmp_path: Path, many_photos: Path, afd_train: AfdTrain
+    tmp_path: Path, many_photos: Path, mobilenet: Backbone, afd_train: AfdTrain
 ) -> None:
     out = tmp_path / "afd.safetensors"
     done = afd_train(*options(many_photos, out))
@@ -505,6 +507,18 @@ def test_the_command_writes_a_checkpoint_and_no_rest(
     record = checkpoint.training
     assert record["pictures"] == 20 and record["iterations"] == 2 and record["init"] is None
     assert [point["crops"] for point in record["curve"]] == [2, 4]
+    assert "20 pictures)" in done.out
+    held_out = [centre_crop(read_image(many_photos / f"{i}.png"), 224) for i in ("07", "15")]
+    validation = Validation(mobilenet, held_out, CPU)
+    good = validation.corrected(checkpoint.module)
+    direct, corrected = (
+        100 * np.mean([agreement[str(q)] for q in QUALITIES])
+        for agreement in (validation.direct, good)
+    )
+    assert done.out.splitlines()[-1] == (
+        "held out: 2 pictures; top-1 as of the clean picture, mean of QF 25 18 15 10 7: direct "
+        f"{direct:.1f}% -> corrected {corrected:.1f}%; corrected clean ones {good['clean']:.1%}"
+    )
     assert list(tmp_path.iterdir()) == [out]
 
 
