@@ -28,6 +28,10 @@ from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
 from afd_mobile.terminal import printable
 
 _SHOWN = 5  # pictures that cannot be read
+_DISTILLED = (
+    "--objective distill mends deeper features and the logits: at a single tap the angle stays\n"
+    "about the same, and the maps look alike."
+)
 # `places.choose_places` has it in code.
 _AUTO_RULE = (
     "auto: scales behind the activation of every spatial convolution (depthwise where there are "
@@ -569,7 +573,8 @@ def _drift_parser() -> argparse.ArgumentParser:
     parser = Parser(
         "afd-eval drift",
         "Draw how far compression moves DCT coefficients and features (the paper's Fig. 4), and "
-        "the drift of every block before and after correction (Fig. 2 and 7).",
+        "the drift of every block before and after correction (Fig. 2 and 7).\n"
+        f"{_DISTILLED}",
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument(
@@ -599,6 +604,7 @@ def _drift(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from afd_mobile import drift, places
+    from afd_mobile.afd_module import AfdModule
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
     from afd_mobile.corrections import InsideModule
@@ -641,6 +647,9 @@ def _drift(arguments: argparse.Namespace) -> None:
     for curve in curves:
         corrected = "" if curve.mean_after is None else f", corrected {curve.mean_after:.1f}"
         print(f"QF {curve.quality:<3} mean drift {curve.mean_before:.1f} degrees{corrected}")
+    distilled = checkpoint.training.get("objective") == "distill"
+    if distilled and isinstance(module, AfdModule):
+        print(f"trained with {_DISTILLED}")
     print(printable(f"{out}: drift.json, curves.png, maps.png"))
 
 

@@ -26,6 +26,7 @@ from afd_mobile.conditions import SUITES
 from tests.afd_mobile.tiny_classifier import (
     CLASSES,
     NAME,
+    TAP,
     make,
     make_module,
     normalized,
@@ -487,6 +488,21 @@ def test_an_interrupted_run_writes_nothing(tiny: Tiny, tmp_path: Path, out: Path
     assert errors.read_text().splitlines()[-1] == "afd-eval: interrupted; nothing is half-written"
     assert "Traceback" not in errors.read_text()
     assert not list(out.iterdir())
+
+
+# --- afd-eval drift ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["distill", "feature-mse"])
+def test_drift_says_what_a_distilled_module_does_not_bring_back(
+    tiny: Tiny, tmp_path: Path, out: Path, objective: str
+) -> None:
+    path = tmp_path / "mine.safetensors"
+    save_checkpoint(path, Checkpoint(make_module(), NAME, TAP, {"objective": objective}))
+    options = ("--checkpoint", path, "--backbone", NAME, "--images", tiny.images)
+    outcome = afd_eval("drift", *options, "--limit", "1", "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert (cli._DISTILLED in outcome.out) == (objective == "distill")
 
 
 # --- afd-eval table ------------------------------------------------------------------------------
