@@ -376,7 +376,8 @@ def _eval_parser() -> argparse.ArgumentParser:
         "--labels",
         type=Path,
         metavar="FILE",
-        help="class names, one a line in the order of the logits (default: ImageNet's wnids)",
+        help="class names, one a line in the order of the logits; an export's: unzip X.tflite "
+        "labels.txt (default: ImageNet's wnids)",
     )
     add(
         "--suite",

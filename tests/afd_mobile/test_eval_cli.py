@@ -23,6 +23,7 @@ from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.conditions import SUITES
+from tests.afd_mobile.test_predictors import write_export
 from tests.afd_mobile.tiny_classifier import (
     CLASSES,
     NAME,
@@ -210,6 +211,27 @@ def test_avif_and_another_model_as_reference(tiny: Tiny, tmp_path: Path, out: Pa
     assert same.code == 0, same.err
     for row in read(out / "a.json")["conditions"]:
         assert row["agreement"]["value"] == 1 and row["difference"]["value"] == 0
+
+
+def test_no_share_is_recovered_of_the_same_classifier(tmp_path: Path, out: Path) -> None:
+    """Its logits are the means of the channels, and QF 1 leaves few of them in their order."""
+    plain, same, tuned = (
+        write_export(tmp_path / name, lambda m, w=w: m["backbone"].update(weights_sha256=w))  # type: ignore[misc]
+        for name, w in (("plain", "a"), ("same", "a"), ("tuned", "b"))
+    )
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        place = tmp_path / "images" / "rgb"[pixels.mean((0, 1)).argmax()]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{i}.png")
+    (tmp_path / "labels.txt").write_text("r\ng\nb\n")
+    data = ("--images", tmp_path / "images", "--labels", tmp_path / "labels.txt")
+    for model, recovers in ((same, False), (tuned, True)):
+        options = ("--against", plain, "--qualities", 1, "--workers", 1, "--json", out / "a.json")
+        outcome = afd_eval(model, *data, *options)
+        assert outcome.code == 0, outcome.err
+        assert (read(out / "a.json")["recovered_share"] is not None) == recovers
 
 
 @pytest.mark.parametrize("name", SUITES)
