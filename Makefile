@@ -100,9 +100,14 @@ avif := --codec avif $(jpeg)
 
 INT8 := $(foreach m,afd-mobilenet_v2-mobile plain-mobilenet_v2,exports/accuracy/$(m)-int8.json)
 
+# The table $(1) as a page of docs/, under a title.
+page = printf '\# %s\n\nBy `make accuracy`; back to the [README](../README.md\#where-it-stands).\n\n' '$(2)' | cat - exports/accuracy/$(1) > docs/$(1)
+
 accuracy: setup $(RESULTS) $(INT8)
-	$(BIN)/afd-eval table $(RESULTS) --out docs/accuracy.md --plot docs/accuracy.png
-	$(BIN)/afd-eval table $(INT8) --out docs/int8.md
+	$(BIN)/afd-eval table $(RESULTS) --out exports/accuracy/accuracy.md --plot docs/accuracy.png
+	$(BIN)/afd-eval table $(INT8) --out exports/accuracy/int8.md
+	$(call page,accuracy.md,Accuracy: plain classifiers (reference) and corrected ones (model))
+	$(call page,int8.md,Accuracy: float32 (reference) and int8 (model))
 
 exports/accuracy/plain-%/manifest.json: models/backbones/%.safetensors
 	$(BIN)/afd-export --fuse --checkpoint none --backbone $* --precision float32 int8 --images $(CALIBRATION) --out $(@D) --force

@@ -18,20 +18,29 @@ from afd_mobile.terminal import printable
 
 E = TypeVar("E", bound=Enum)
 
-EXIT_CODES = """exit codes:
-  0 done    2 usage    3 input (checkpoint, weights, tap, pictures, state)    4 parity
-  5 conversion    6 output (exists, no folder for it, not writable, disk full)
-  7 device (gone, unauthorised, busy, full)    8 a measurement is INVALID    130 interrupted"""
+_EXIT_CODES = {
+    0: "done",
+    2: "usage",
+    3: "input (checkpoint, weights, tap, pictures, state)",
+    4: "parity",
+    5: "conversion",
+    6: "output (exists, no folder for it, not writable, disk full)",
+    7: "device (gone, unauthorised, busy, full)",
+    8: "a measurement is INVALID",
+    130: "interrupted",
+}
+# Of these, not of every program: afd-bench has its peers exported.
+_ENDS = {4: ["afd-export"], 5: ["afd-export", "afd-bench"], 7: ["afd-bench"], 8: ["afd-bench"]}
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with its errors on one line and the exit codes under the help."""
+    """argparse, with its errors on one line and the program's exit codes under the help."""
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(
             prog=prog,
             description=description,
-            epilog=EXIT_CODES,
+            epilog=_exit_codes(prog.split()[0]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.add_argument("--version", action="version", version=f"afd-mobile {__version__}")
@@ -39,6 +48,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: error: {printable(message)}; see {self.prog} --help", file=sys.stderr)
         sys.exit(UsageError.exit_code)
+
+
+def _exit_codes(program: str) -> str:
+    own = {c: what for c, what in _EXIT_CODES.items() if program in _ENDS.get(c, [program])}
+    return "\n".join(["exit codes:", *(f"  {code} {what}" for code, what in own.items())])
 
 
 def run_command(

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
 from afd_mobile import fusion
-from afd_mobile.afd_module import ACTIVATIONS, MAX_CHANNELS, AfdConfig, AfdModule
+from afd_mobile.afd_module import ACTIVATIONS, DRIFT_INPUTS, MAX_CHANNELS, AfdConfig, AfdModule
 from afd_mobile.dct import BLOCK
 from afd_mobile.errors import InputError
-from afd_mobile.fde_net import FRONT_ENDS, FdeNet
+from afd_mobile.fde_net import FdeNet, NoDriftMap
 from afd_mobile.fe_net import crop
 from afd_mobile.repconv import RepConv
 
@@ -101,7 +101,7 @@ class InsideConfig:
             raise InputError("a module inside the classifier needs at least one place")
         if self.architecture != ARCHITECTURE:
             raise InputError(f"unknown AFD architecture {self.architecture!r}")
-        if self.drift_input not in FRONT_ENDS:
+        if self.drift_input not in DRIFT_INPUTS:
             raise InputError(f"unknown drift input {self.drift_input!r}")
         for place in self.places:
             if place.kind == "residual" and place.width != self.fde_widths[-1]:
@@ -255,7 +255,11 @@ class InsideModule(nn.Module):
         super().__init__()
         self.config = config
         width, summary = config.fde_widths[-1], config.summary
-        self.fde_net = FdeNet(config.fde_widths, config.drift_input)
+        self.fde_net: FdeNet | NoDriftMap
+        if config.drift_input == "none":
+            self.fde_net = NoDriftMap(width)
+        else:
+            self.fde_net = FdeNet(config.fde_widths, config.drift_input)
         self.summary = nn.Conv2d(width, summary, 1)
         self.gate = nn.Conv2d(summary, 1, 1)
         self.corrections = nn.ModuleList(_correction(p, summary) for p in config.places)

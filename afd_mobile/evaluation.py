@@ -19,6 +19,10 @@ from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.predictors import Predictor
 
 _BATCH = 8
+_FOLDERS = (
+    "pictures must lie in folders named by class: ImageNet's wnids, such as n02123045, or the "
+    "lines of --labels FILE (an export's: unzip X.tflite labels.txt)"
+)
 _AT_ONCE = 48  # pictures that a classifier gets; more take gigabytes
 
 
@@ -63,17 +67,20 @@ def labelled_pictures(
         limit: how many pictures at most.
 
     Raises:
-        InputError: no pictures, or a folder that names no class.
+        InputError: no pictures, some in no folder, or a folder that names no class.
     """
     index = {name: i for i, name in enumerate(class_names)}
+    paths = list_images(folder)
+    loose = [path for path in paths if path.parent == folder]
+    if loose:
+        raise InputError(f"{loose[0]} lies in no folder of a class ({len(loose)} such); {_FOLDERS}")
     by_class: dict[str, list[Path]] = {}
-    for path in list_images(folder):
+    for path in paths:
         by_class.setdefault(path.relative_to(folder).parts[0], []).append(path)
     unknown = [name for name in by_class if name not in index]
     if unknown:
         raise InputError(
-            f"{folder / unknown[0]} is no class of {labels_from} ({len(unknown)} such); pictures "
-            "must lie in folders named by class: wnids, or names with --labels FILE"
+            f"{folder / unknown[0]} is no class of {labels_from} ({len(unknown)} such); {_FOLDERS}"
         )
     ambiguous = [name for name in by_class if class_names.count(name) > 1]
     if ambiguous:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from afd_mobile.corrections import AnyModule
 from afd_mobile.errors import InputError
 from afd_mobile.fusion import fuse
 from afd_mobile.litert import LiteRtModel, check_model
+from afd_mobile.resources import models_dir
 
 Logits = NDArray[np.float32]
 _Run = Callable[[NDArray[np.float32]], Logits]
@@ -44,6 +46,7 @@ class Predictor:
     classes: how many logits there are.
     logits: pictures (N, S, S, 3) uint8 RGB -> logits (N, classes).
     corrects: whether an AFD-Module is inside.
+    weights_sha256: of the classifier's weights as they were exported; None where none are recorded.
     backbone: the classifier that is inside, for the comparison without correction.
     """
 
@@ -52,6 +55,7 @@ class Predictor:
     input_size: int
     classes: int
     corrects: bool
+    weights_sha256: str | None
     logits: Callable[[NDArray[np.uint8]], Logits]
     backbone: Callable[[], Backbone]
 
@@ -72,11 +76,10 @@ def open_predictor(
         InputError: nothing of the kind, or not said what it is fed with.
     """
     path = Path(target)
+    _check_exists(path)
     if path.is_dir():
         return _exported(_shipped_file(path), typed)
     if path.suffix in (".onnx", ".tflite"):
-        if not path.is_file():
-            raise InputError(f"no such file: {path}")
         return _exported(path, typed)
     checkpoint = find_checkpoint(target)
     if not _may_hold_weights(checkpoint):
@@ -98,8 +101,26 @@ def open_predictor(
         backbone.input_size,
         backbone.classes,
         True,
+        None,
         _torch_logits(backbone, fuse(loaded.module), device),
         lambda: backbone,
+    )
+
+
+def _check_exists(target: Path) -> None:
+    """Names the nearest of what lies beside it and of the shipped ones."""
+    shipped = {path.stem: Path(path.stem) for path in models_dir().glob("*.safetensors")}
+    if target.is_file() or target.is_dir() or str(target) in shipped:
+        return
+    known = dict(shipped)
+    with suppress(OSError):
+        known |= {path.name: path for path in target.parent.iterdir()}
+    near = difflib.get_close_matches(target.name, known, n=1)
+    meant = f" (did you mean {known[near[0]]}?)" if near else ""
+    raise InputError(
+        f"there is no file or folder {target}{meant}; give a checkpoint (its file or a shipped "
+        f"one's name: {', '.join(sorted(shipped))}), an export folder, or a .tflite or .onnx file "
+        "in one"
     )
 
 
@@ -108,7 +129,17 @@ def plain_predictor(of: Predictor, device: torch.device) -> Predictor:
     backbone = of.backbone()
     logits = _torch_logits(backbone, None, device)
     size, classes = backbone.input_size, backbone.classes
-    return Predictor(backbone.name, None, size, classes, False, logits, lambda: backbone)
+    weights = of.weights_sha256
+    return Predictor(backbone.name, None, size, classes, False, weights, logits, lambda: backbone)
+
+
+def recovers(model: Predictor, reference: Predictor) -> bool:
+    """Whether the model can bring back what the reference loses.
+
+    Not if that corrects as well, or is the same classifier in another precision.
+    """
+    another = model.corrects or model.weights_sha256 != reference.weights_sha256
+    return another and not reference.corrects
 
 
 def _may_hold_weights(path: Path) -> bool:
@@ -159,6 +190,7 @@ def _exported(path: Path, typed: BackboneName | None) -> Predictor:
         record = manifest["backbone"]
         size, classes = int(record["input_size"]), int(record["classes"])
         corrects = manifest["afd"] is not None
+        weights = record.get("weights_sha256")
         normalized = InputRange(manifest["input_range"]) is InputRange.NORMALIZED
         mean, std = (np.asarray(record[k], np.float32).reshape(3) * 255 for k in ("mean", "std"))
         hashes = {str(f["path"]): str(f["sha256"]) for f in manifest["files"]}
@@ -185,6 +217,7 @@ def _exported(path: Path, typed: BackboneName | None) -> Predictor:
         size,
         classes,
         corrects,
+        weights,
         logits,
         lambda: _recorded_backbone(path, manifest, typed),
     )

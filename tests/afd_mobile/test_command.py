@@ -79,6 +79,23 @@ def test_no_message_commands_the_terminal(
     assert "\\x1b[31mb" in said or "\\u202e\\x07" in said
 
 
+@pytest.mark.parametrize(
+    ("program", "own"),
+    [
+        ("afd-train", []),
+        ("afd-eval", []),
+        ("afd-eval drift", []),
+        ("afd-export", ["4", "5"]),
+        ("afd-bench", ["5", "7", "8"]),
+        ("afd-bench run", ["5", "7", "8"]),
+    ],
+)
+def test_the_help_lists_the_programs_own_exit_codes(program: str, own: list[str]) -> None:
+    _, listed = Parser(program, "what it does").format_help().split("exit codes:\n")
+    codes = [line.split()[0] for line in listed.splitlines()]
+    assert codes == sorted(["0", "2", "3", "6", "130", *own], key=int)
+
+
 PROGRAMS = (
     "afd_export.cli:main", "afd_benchmark.cli:main", "afd_mobile.cli:train_main",
     "afd_mobile.cli:eval_main",

@@ -19,6 +19,7 @@ from afd_mobile.corrections import (
     module_of,
 )
 from afd_mobile.errors import InputError
+from afd_mobile.fde_net import FdeNet
 from afd_mobile.fusion import fuse
 from afd_mobile.repconv import RepConv
 from tests.afd_mobile.conftest import Randomize
@@ -49,6 +50,7 @@ def guide(module: InsideModule, picture: Tensor) -> Guide:
 
 def test_the_guide_is_its_definition(module: InsideModule, picture: Tensor, guide: Guide) -> None:
     """In float64, from the DCT on."""
+    assert isinstance(module.fde_net, FdeNet)
     first, second = module.fde_net.stages[0], module.fde_net.stages[2]
     hidden = linear(first, module.fde_net.dct(picture)).clamp_min(0)
     drift_map = linear(second, hidden).clamp_min(0)
@@ -79,6 +81,14 @@ def test_the_map_comes_at_every_residuals_scale(guide: Guide) -> None:
     assert {stride: tuple(m.shape[1:]) for stride, m in guide.maps.items()} == {
         2: (4, 36, 20), 4: (4, 18, 10), 8: (4, 9, 5), 16: (4, 5, 3), 32: (4, 3, 2),
     }  # fmt: skip
+
+
+def test_without_a_drift_map_the_guide_is_the_same_for_all_pictures() -> None:
+    """Table II's "FE-Net alone"."""
+    module = InsideModule(dataclasses.replace(CONFIG, drift_input="none"))
+    first, second = (module(torch.rand(1, 3, 32, 32)) for _ in range(2))
+    assert torch.equal(first.gate, second.gate) and torch.equal(first.maps[16], second.maps[16])
+    assert not any(name.startswith("fde_net") for name in module.state_dict())
 
 
 def test_a_scale_is_one_plus_the_gate_times_a_linear_map(guide: Guide) -> None:
@@ -238,7 +248,7 @@ def test_a_place_that_cannot_be(change: dict[str, object], said: str) -> None:
         ({"fde_widths": ()}, "positive integers"),
         ({"fde_widths": (6, 5)}, "as many channels as a residual's inside"),
         ({"architecture": "mobile"}, "'mobile'"),
-        ({"drift_input": "none"}, "'none'"),
+        ({"drift_input": "wavelets"}, "'wavelets'"),
     ],
 )
 def test_a_configuration_that_cannot_be(change: dict[str, object], said: str) -> None:

@@ -23,9 +23,11 @@ from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.conditions import SUITES
+from tests.afd_mobile.test_predictors import write_export
 from tests.afd_mobile.tiny_classifier import (
     CLASSES,
     NAME,
+    TAP,
     make,
     make_module,
     normalized,
@@ -162,6 +164,7 @@ def test_the_figures_are_those_by_hand(full: Run, tiny: Tiny) -> None:
     assert 0 < rows["QF 7"]["reference_top1"]["value"] < rows["clean"]["reference_top1"]["value"]
     assert rows["clean"]["agreement"]["value"] < 1
     assert f"{PICTURES} pictures" in outcome.out
+    assert outcome.out.endswith(f"\n  {full.json}\n  {full.plot}\n")
     assert f"{PICTURES}/{PICTURES}" in outcome.err  # the bar arrived
     with Image.open(full.plot) as image:
         image.load()
@@ -193,7 +196,8 @@ def test_two_processes_write_what_one_writes(full: Run, tiny: Tiny, out: Path) -
     )
     assert done.returncode == 0, done.stderr
     assert json.read_bytes() == full.json.read_bytes()
-    assert done.stdout == full.outcome.out  # once, not from both
+    figures = full.outcome.out.replace(f"  {full.json}\n  {full.plot}\n", "")
+    assert done.stdout == f"{figures}  {json}\n"  # once, not from both
 
 
 def test_avif_and_another_model_as_reference(tiny: Tiny, tmp_path: Path, out: Path) -> None:
@@ -208,6 +212,27 @@ def test_avif_and_another_model_as_reference(tiny: Tiny, tmp_path: Path, out: Pa
     assert same.code == 0, same.err
     for row in read(out / "a.json")["conditions"]:
         assert row["agreement"]["value"] == 1 and row["difference"]["value"] == 0
+
+
+def test_no_share_is_recovered_of_the_same_classifier(tmp_path: Path, out: Path) -> None:
+    """Its logits are the means of the channels, and QF 1 leaves few of them in their order."""
+    plain, same, tuned = (
+        write_export(tmp_path / name, lambda m, w=w: m["backbone"].update(weights_sha256=w))  # type: ignore[misc]
+        for name, w in (("plain", "a"), ("same", "a"), ("tuned", "b"))
+    )
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        place = tmp_path / "images" / "rgb"[pixels.mean((0, 1)).argmax()]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{i}.png")
+    (tmp_path / "labels.txt").write_text("r\ng\nb\n")
+    data = ("--images", tmp_path / "images", "--labels", tmp_path / "labels.txt")
+    for model, recovers in ((same, False), (tuned, True)):
+        options = ("--against", plain, "--qualities", 1, "--workers", 1, "--json", out / "a.json")
+        outcome = afd_eval(model, *data, *options)
+        assert outcome.code == 0, outcome.err
+        assert (read(out / "a.json")["recovered_share"] is not None) == recovers
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -414,14 +439,18 @@ def broken_input(how: str, tiny: Tiny, folder: Path) -> tuple[object, ...]:
         ("no images folder", "no such image folder"),
         ("empty images folder", "no pictures"),
         ("images is a file", "is a file; give the folder that it lies in"),
-        ("pictures beside the folders", "0.png is no class of"),
+        (
+            "pictures beside the folders",
+            "0.png lies in no folder of a class (1 such); pictures must lie in folders named by",
+        ),
         ("folders of no class", "images is no class of"),
+        ("folders of no class", "of --labels FILE (an export's: unzip X.tflite labels.txt)"),
         ("no labels", "no such file"),
         ("labels are no text", "cannot be read"),
         ("no labels in the file", "is no class of"),
         ("too few labels", "names 9 classes, but mine has 10"),
         ("too many labels", "names 11 classes, but mine has 10"),
-        ("no such reference", "no checkpoint"),
+        ("no such reference", "there is no file or folder "),
         ("reference is no model", "file"),
         ("reference is an empty folder", "manifest.json"),
         ("reference is an empty tflite", "manifest.json"),
@@ -491,6 +520,21 @@ def test_an_interrupted_run_writes_nothing(tiny: Tiny, tmp_path: Path, out: Path
     assert not list(out.iterdir())
 
 
+# --- afd-eval drift ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["distill", "feature-mse"])
+def test_drift_says_what_a_distilled_module_does_not_bring_back(
+    tiny: Tiny, tmp_path: Path, out: Path, objective: str
+) -> None:
+    path = tmp_path / "mine.safetensors"
+    save_checkpoint(path, Checkpoint(make_module(), NAME, TAP, {"objective": objective}))
+    options = ("--checkpoint", path, "--backbone", NAME, "--images", tiny.images)
+    outcome = afd_eval("drift", *options, "--limit", "1", "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert (cli._DISTILLED in outcome.out) == (objective == "distill")
+
+
 # --- afd-eval table ------------------------------------------------------------------------------
 
 
@@ -499,7 +543,7 @@ def test_the_table_merges_reports(full: Run, tiny: Tiny, out: Path) -> None:
     assert afd_eval(*tiny.quick, "--json", quick).code == 0
     table, plot = out / "table.md", out / "table.png"
     outcome = afd_eval("table", full.json, quick, "--out", table, "--plot", plot)
-    assert outcome.code == 0, outcome.err
+    assert (outcome.code, outcome.out) == (0, f"  {table}\n  {plot}\n"), outcome.err
     text = table.read_text(encoding="utf-8")
     headings = [line for line in text.splitlines() if "against" in line]
     assert len(headings) == 2

@@ -28,7 +28,7 @@ def no_backbone() -> Backbone:
 def predictor(
     logits: Callable[[NDArray[np.uint8]], Table], *, size: int = SIZE, classes: int
 ) -> Predictor:
-    return Predictor("hand-made", None, size, classes, False, logits, no_backbone)
+    return Predictor("hand-made", None, size, classes, False, None, logits, no_backbone)
 
 
 def looks_up(table: Table) -> Predictor:
@@ -95,7 +95,7 @@ def test_a_limit_takes_evenly_from_all_classes(
     ("name", "classes", "message"),
     [
         ("dog/1.png", ["cat"], r"dog is no class of L \(1 such\)"),
-        ("1.png", ["cat"], r"1\.png is no class of L"),
+        ("1.png", ["cat"], r"1\.png lies in no folder of a class \(1 such\)"),
         ("crane/1.png", ["crane", "cat", "crane"], "crane is more than one class of L"),
     ],
 )

@@ -12,6 +12,7 @@ from afd_mobile.corrections import Place
 from afd_mobile.cost import cost_of
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.frozen import frozen
+from afd_mobile.objectives import InsideDistill
 from afd_mobile.places import AUTO, check_places, choose_places, corrected, corrected_tail, marked
 from tests.afd_mobile.inside import WIDTH, inside_config, inside_module
 
@@ -52,6 +53,18 @@ def test_corrections_of_zero_leave_the_logits_and_others_do_not(
         module.reset_to_identity()
         assert torch.equal(tail(features, module(pictures)), plain)
         assert torch.equal(marked(backbone.tail, module.config.places)(features), plain)
+
+
+def test_every_network_is_distilled_inside(backbone: Backbone) -> None:
+    """Frozen, with the corrections in its graph: each of them learns."""
+    module = inside_module(backbone).train().requires_grad_(True)
+    module.reset_to_identity()
+    clean = torch.randint(0, 256, (2, 3, 64, 64)).float()
+    degraded = (clean + 40 * torch.randn_like(clean)).clamp(0, 255)
+    InsideDistill(module, backbone, 64, CPU)(clean, degraded, torch.ones(2)).backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any() or not name.endswith(("linear.weight", "leave.weight")), name
 
 
 def test_the_corrected_tail_is_the_hooked_network(mobilenet: Backbone, pictures: Tensor) -> None:

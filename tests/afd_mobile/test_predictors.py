@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from afd_mobile.artifacts import SCHEMA_VERSION, sha256
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.errors import InputError
-from afd_mobile.predictors import open_predictor, plain_predictor
+from afd_mobile.predictors import open_predictor, plain_predictor, recovers
 from tests.afd_mobile import tiny_classifier
 from tests.afd_mobile.tiny_classifier import (
     CLASSES,
@@ -71,6 +71,28 @@ def test_a_checkpoint_that_does_not_name_its_classifier_is_refused(tmp_path: Pat
     save_checkpoint(path, Checkpoint(make_module(), None, None, {}))
     with pytest.raises(InputError, match="does not say for which classifier"):
         open_predictor(str(path), CPU)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("demo-corected", "/demo-corrected"),
+        ("afd-mobilenet_v2-mobil", " afd-mobilenet_v2-mobile"),
+        ("demo-corected/none", None),
+        ("another", None),
+    ],
+)
+def test_what_is_mistyped_is_told_what_is_near(
+    tmp_path: Path, typed: str, meant: str | None
+) -> None:
+    (tmp_path / "demo-corrected").mkdir()
+    with pytest.raises(InputError) as refused:
+        open_predictor(str(tmp_path / typed), CPU)
+    said = str(refused.value)
+    assert said.startswith(f"there is no file or folder {tmp_path / typed}")
+    assert "; give a checkpoint (its file or a shipped one's name: afd-mobilenet_v2-mobile" in said
+    assert ("did you mean" in said) == (meant is not None)
+    assert meant is None or f"{meant}?)" in said
 
 
 def test_what_does_not_exist_is_an_input_error(tmp_path: Path) -> None:
@@ -204,6 +226,27 @@ def test_an_exported_file_is_fed_as_its_manifest_says(tmp_path: Path, input_rang
 def test_an_export_says_whether_it_corrects(tmp_path: Path, afd: dict[str, bool] | None) -> None:
     path = write_export(tmp_path, lambda m: m.update(afd=afd))
     assert open_predictor(str(path), CPU).corrects == (afd is not None)
+
+
+def test_only_another_classifier_brings_back_what_is_lost(tmp_path: Path) -> None:
+    """Plain ones in two precisions, a fine-tuned one, and a corrected one."""
+    plain, int8, tuned, corrected = (
+        open_predictor(str(write_export(tmp_path / name, *changes)), CPU, FACTORY)
+        for name, changes in {
+            "plain": [lambda m: m["backbone"].update(weights_sha256="a")],
+            "int8": [lambda m: m["backbone"].update(weights_sha256="a")],
+            "tuned": [lambda m: m["backbone"].update(weights_sha256="b")],
+            "corrected": [
+                lambda m: m["backbone"].update(weights_sha256="a"),
+                lambda m: m.update(afd={}),
+            ],
+        }.items()
+    )
+    direct = plain_predictor(plain, CPU)
+    assert recovers(corrected, plain) and recovers(tuned, plain)
+    assert recovers(corrected, plain_predictor(corrected, CPU))
+    assert not recovers(int8, plain) and not recovers(int8, direct)
+    assert not recovers(corrected, corrected) and not recovers(tuned, corrected)
 
 
 def test_the_plain_classifier_of_an_export_is_fed_as_its_manifest_says(tmp_path: Path) -> None:

@@ -327,13 +327,13 @@ def test_no_picture_is_read_before_it_is_drawn(
     tmp_path: Path, photos: Path, mobilenet: Backbone
 ) -> None:
     """Of a folder of 100,000 photographs, reading all would take hours."""
-    images = [*list_images(photos)[:1], *(tmp_path / f"{i:04}.png" for i in range(3000))]
+    images = [*list_images(photos)[:1], *(tmp_path / f"{i:04}.png" for i in range(4000))]
     for path in images[1:]:
         path.write_bytes(b"no picture")
     settings = dataclasses.replace(SETTINGS, iterations=9)
     steps = train(new_module(mobilenet), mobilenet, images, settings, tmp_path / "s", resume=False)
     # Twenty draws a crop, two crops an iteration: the first one is enough to be certain.
-    with pytest.raises(InputError, match="40 of the 40 pictures drawn so far, of 2850, cannot"):
+    with pytest.raises(InputError, match="40 of the 40 pictures drawn so far, of 3501, cannot"):
         next(steps)
     assert not (tmp_path / "s").exists()
 
@@ -359,6 +359,7 @@ def test_a_broken_picture_is_left_out_said_once_and_recorded(
     assert expected in done.err
     record = load_checkpoint(out).training
     assert (record["pictures"], record["unreadable"]) == (21, 1)
+    assert f"{out}  (trained for mobilenet_v2 at features.6, 21 pictures, 1 of them unr" in done.out
 
 
 def test_a_broken_held_out_picture_is_said_and_the_next_one_taken(
@@ -374,6 +375,7 @@ def test_a_broken_held_out_picture_is_said_and_the_next_one_taken(
     assert done.err.count("left out") == 2 and "07.png" in done.err and "15.png" in done.err
     record = load_checkpoint(out).training
     assert (record["curve"], record["unreadable"]) == ([], 2)
+    assert "\nheld out: no picture, so nothing says how good it is; " in done.out
 
 
 def test_what_is_known_to_be_broken_outlives_an_interruption(
@@ -508,7 +510,7 @@ def options(images: Path, out: Path) -> list[object]:
 
 
 def test_the_command_writes_a_checkpoint_and_no_rest(
-    tmp_path: Path, many_photos: Path, afd_train: AfdTrain
+    tmp_path: Path, many_photos: Path, mobilenet: Backbone, afd_train: AfdTrain
 ) -> None:
     out = tmp_path / "afd.safetensors"
     done = afd_train(*options(many_photos, out))
@@ -519,6 +521,18 @@ def test_the_command_writes_a_checkpoint_and_no_rest(
     record = checkpoint.training
     assert record["pictures"] == 20 and record["iterations"] == 2 and record["init"] is None
     assert [point["crops"] for point in record["curve"]] == [2, 4]
+    assert "20 pictures)" in done.out
+    held_out = [centre_crop(read_image(many_photos / f"{i}.png"), 224) for i in ("07", "15")]
+    validation = Validation(mobilenet, held_out, CPU)
+    good = validation.corrected(checkpoint.module)
+    direct, corrected = (
+        100 * np.mean([agreement[str(q)] for q in QUALITIES])
+        for agreement in (validation.direct, good)
+    )
+    assert done.out.splitlines()[-1] == (
+        "held out: 2 pictures; top-1 as of the clean picture, mean of QF 25 18 15 10 7: direct "
+        f"{direct:.1f}% -> corrected {corrected:.1f}%; corrected clean ones {good['clean']:.1%}"
+    )
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -700,7 +714,7 @@ def test_a_start_of_another_architecture_is_refused(
 @pytest.mark.parametrize(
     ("asked", "other"),
     [
-        ((), "architecture inside, not mobile; fde_widths (32, 32), not (64, 64, 96)"),
+        ((), "architecture inside, not mobile; fde_widths (64, 48, 32), not (64, 64, 96)"),
         (("--taps", "residual:features.14"), "other places"),
     ],
 )
@@ -713,7 +727,7 @@ def test_a_start_with_other_places_is_refused(
     afd_train: AfdTrain,
 ) -> None:
     first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
-    module = inside_module(mobilenet, "residual:features.13")
+    module = InsideModule(places.inside_preset(mobilenet, ["residual:features.13"]))
     save_checkpoint(first, Checkpoint(module, "mobilenet_v2", "features.6", {}))
     done = afd_train(*options(photos, out), "--init", first, *asked)
     assert done.code == 3
