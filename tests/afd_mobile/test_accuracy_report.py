@@ -276,7 +276,7 @@ def test_the_legend_covers_no_panel(
     (box,) = (legend.get_window_extent() for legend in legends)
     assert figure.bbox.contains(*box.min) and figure.bbox.contains(*box.max)
     panels = [*filter(None, (axes.get_tightbbox() for axes in figure.axes))]
-    assert len(panels) == count and box.count_overlaps(panels) == 0
+    assert len(panels) >= count and box.count_overlaps(panels) == 0
 
 
 def test_clean_pictures_alone_can_be_drawn() -> None:
