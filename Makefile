@@ -17,7 +17,7 @@ make clean        removes what these made
 endef
 export HELP
 
-.PHONY: help setup demo test test-all test-engines apk accuracy check gpu-env mediapipe-env tflite214-env arm64-check clean
+.PHONY: help setup demo test test-all test-engines apk accuracy check gpu-env mediapipe-env tflite214-env arm64-check qemu-user clean
 help:
 	@echo "$$HELP"
 
@@ -78,11 +78,15 @@ EXPORT ?= exports/demo-corrected
 ARM64 := .arm64-root
 REPLAY := -L $(ARM64) $(ARM64)/usr/bin/python3.11 -I tests/runtimes/replay.py
 
-arm64-check: $(EXPORT)/manifest.json $(ARM64)/.ready
+arm64-check: qemu-user $(EXPORT)/manifest.json $(ARM64)/.ready
 	qemu-aarch64 -cpu cortex-a57 $(REPLAY) tflite-runtime $(EXPORT)
 	qemu-aarch64 -cpu max,sme=off $(REPLAY) ai-edge-litert $(EXPORT)
 
-$(ARM64)/.ready: tests/runtimes/arm64-root.sh constraints.txt | setup
+# First, since the root takes minutes.
+qemu-user:
+	@command -v qemu-aarch64 >/dev/null || { echo "arm64-check needs qemu-aarch64: apt-get install qemu-user" >&2; exit 1; }
+
+$(ARM64)/.ready: tests/runtimes/arm64-root.sh constraints.txt | qemu-user setup
 	tests/runtimes/arm64-root.sh $(ARM64) $(UV)
 
 exports/demo-corrected/manifest.json:

@@ -174,9 +174,10 @@ class Player:
             self.header = msgspec.json.decode(first, type=Header)
             self._exchanges = [msgspec.json.decode(line, type=Exchange) for line in rest]
         except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
             raise InputError(
-                f"{path} cannot be read as a cassette: {error}; give a folder that `afd-bench run` "
-                "wrote under cassettes/"
+                f"{path} cannot be read as a cassette: {why}; give a folder that `afd-bench run` "
+                "wrote under cassettes/, which only runs on phones have"
             ) from error
         if self.header.schema_version != CASSETTE_SCHEMA_VERSION:
             raise InputError(

@@ -28,13 +28,19 @@ _SERIES = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), (PURPLE, "
 
 @dataclass(frozen=True)
 class Point:
-    """One name in a scatter; `size` (such as parameters) is its area relative to the others'."""
+    """One name in a scatter.
+
+    Attributes:
+        size: such as parameters; its area relative to the others'.
+        sure: hollow where it is not, as in `RatioRow`.
+    """
 
     name: str
     x: float
     y: float
     highlighted: bool = False
     size: float | None = None
+    sure: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,6 @@ def ratios(rows: Sequence[RatioRow], x_label: str) -> Any:
         axes = figure.subplots()
         ends = [1.0, *(v for row in rows for v in (row.ratio, *(row.ci95 or ())))]
         margin = 0.06 * ((max(ends) - min(ends)) or 1)
-        axes.axvline(1, color=INK, lw=1.2, ls="--")
         for place, row in enumerate(rows):
             low, high = row.ci95 or (row.ratio, row.ratio)
             error = [[row.ratio - low], [high - row.ratio]]
@@ -71,6 +76,8 @@ def ratios(rows: Sequence[RatioRow], x_label: str) -> Any:
                 row.ratio, place, xerr=error, color=BLUE, marker="o", ms=6, capsize=4, lw=1.8,
                 mfc=BLUE if row.sure else PAPER,
             )  # fmt: skip
+            # Beside the interval only, so that it crosses no name.
+            axes.plot([1, 1], [place - 0.18, place + 0.36], color=INK, lw=1.2, ls="--", zorder=1)
             across = {"transform": axes.get_yaxis_transform(), "va": "center"}
             axes.text(
                 0, place - 0.4, shorten(row.name, 54), in_layout=False,
@@ -100,8 +107,8 @@ def scatter(
     """Named points, such as accuracy against latency (the paper's Fig. 9 and 10).
 
     Args:
-        points: highlighted ones are filled and bold; with `size`, areas are in proportion (never
-            smaller than a visible dot).
+        points: highlighted ones are blue and bold, the others orange; with `size`, areas are in
+            proportion (never smaller than a visible dot).
         log_x, log_y: logarithmic axes, for positive values only.
     """
     with drawing():
@@ -111,7 +118,7 @@ def scatter(
         radii = [4 if not p.size else max(3.0, 20 * math.sqrt(p.size / largest)) for p in points]
         for point, radius in zip(points, radii, strict=True):
             colour = BLUE if point.highlighted else ORANGE
-            face = colour if point.highlighted else "none"
+            face = colour if point.sure else "none"
             axes.plot(
                 point.x, point.y, "o", ms=2 * radius, mec=colour, mfc=face, mew=1.6,
                 alpha=0.8 if point.size else None, zorder=3,

@@ -87,27 +87,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--threads", nargs="+", type=positive, default=[1], metavar="N", help="(default: 1)")
     add("--runs", type=positive, default=50, metavar="N", help="at least, a repeat (default: 50)")
-    add("--min-secs", type=_seconds, default=0.5, metavar="S", help="at least, a repeat (0.5)")
+    add(
+        "--min-secs",
+        type=_seconds,
+        default=0.5,
+        metavar="S",
+        help="at least, a repeat (default: 0.5)",
+    )
     add(
         "--repeats",
         type=positive,
         default=10,
         metavar="N",
-        help="processes or starts; an interval needs 6 (10)",
+        help="processes or starts; an interval needs 6 (default: 10)",
     )
     add(
         "--time-limit",
         type=_seconds,
         default=240.0,
         metavar="S",
-        help="a process or start that takes longer is ended, and its case INVALID (240)",
+        help="a process or start that takes longer is ended, and its case INVALID (default: 240)",
     )
     add(
         "--cool-down",
         type=_seconds,
         default=300.0,
         metavar="S",
-        help="how long to wait at most for a phone to be as cool as at the start (300)",
+        help="how long to wait at most for a phone to be as cool as at the start (default: 300)",
     )
     add(
         "--against",
@@ -143,7 +149,13 @@ def _parser() -> argparse.ArgumentParser:
     parse.set_defaults(command=_parse)
 
     report = command("report", "one page from one or several results")
-    report.add_argument("results", nargs="+", type=Path, metavar="RESULTS")
+    report.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULTS",
+        help="a folder that `afd-bench run` wrote, or its results.json",
+    )
     report.add_argument(
         "--accuracy",
         nargs="+",
@@ -162,7 +174,12 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     again = command("replay", "run a recorded session again, without the phone")
-    again.add_argument("cassette", type=Path, metavar="CASSETTE")
+    again.add_argument(
+        "cassette",
+        type=Path,
+        metavar="CASSETTE",
+        help="a folder that `afd-bench run` wrote under cassettes/, one for each phone",
+    )
     again.add_argument("--out", type=Path, metavar="DIR", help="(default: benchmarks/DATE-TIME)")
     again.set_defaults(command=_replay)
     return parser
@@ -289,7 +306,7 @@ def _conclude(outcome: Outcome, out: Path) -> None:
     cases = outcome.results.cases
     if cases and all(case.verdict is Verdict.SKIPPED for case in cases):
         reasons = {f"{c.device}, {c.backend}: {c.reasons[0]}": None for c in cases}
-        raise UsageError(f"nothing was measured: {'; '.join(reasons)}")
+        raise UsageError(f"nothing was measured, both hold reasons only: {'; '.join(reasons)}")
     if outcome.lost:
         raise DeviceError("; ".join(outcome.lost.values()))
     invalid = [c.file for c in outcome.results.cases if c.verdict is Verdict.INVALID]
@@ -422,24 +439,25 @@ class _Printer:
 
     def notice(self, device: str, text: str) -> None:
         named = text.startswith((f"{device} ", f"{device}: "))
-        self._line(f"note: {text}" if named else f"note: {device}: {text}", sys.stderr)
+        self._lines(sys.stderr, f"note: {text}" if named else f"note: {device}: {text}")
 
     def kept(self, case: Case) -> None:
         """Measured by the run that this one resumes."""
-        from afd_benchmark.lines import case_line
+        from afd_benchmark.lines import case_line, reason_lines
 
-        self._line(f"{case_line(case)}  kept", sys.stdout)
+        self._lines(sys.stdout, f"{case_line(case)}  kept", *reason_lines(case))
 
     def finished(self, case: Case) -> None:
-        from afd_benchmark.lines import case_line
+        from afd_benchmark.lines import case_line, reason_lines
 
-        self._line(case_line(case), sys.stdout)
+        self._lines(sys.stdout, case_line(case), *reason_lines(case))
 
-    def _line(self, text: str, stream: TextIO) -> None:
+    def _lines(self, stream: TextIO, *texts: str) -> None:
         with self._lock:
             if self._terminal:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            print(printable(text), file=stream, flush=True)
+            for text in texts:
+                print(printable(text), file=stream, flush=True)
 
 
 # --- the others -----------------------------------------------------------------------------------
@@ -490,23 +508,23 @@ def _parse(arguments: argparse.Namespace) -> None:
     runs = []
     failed = []
     for path in arguments.logs:
-        try:
-            in_log = parse_logs(_read_log(path))
-        except LogError as error:
-            in_log = [error]
+        in_log = parse_logs(_read_log(path))
+        if not in_log:
+            failed.append(f"{path} is no log of benchmark_model")
         for found in in_log:
             if isinstance(found, LogError):
                 failed.append(f"{path}: {found}")
             else:
-                runs.append(dataclasses.asdict(found))
+                runs.append({"log": str(path), **dataclasses.asdict(found)})
     if arguments.json:
         print(json.dumps(runs, indent=2))
     else:
-        for run in runs:
+        for number, run in enumerate(runs):
+            if number:
+                print()
             known = {k: v for k, v in run.items() if v is not None and v != ()}
             for key, value in known.items():
                 print(f"{key:<18}{printable(str(value))}")
-            print()
     if failed:
         raise InputError("; ".join(failed))
 

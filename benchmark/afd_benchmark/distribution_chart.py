@@ -83,7 +83,7 @@ def distribution_svg(
             f'<path class="median" d="M{middle:g} {y - 3.5:g}l3.5 3.5l-3.5 3.5l-3.5-3.5z" '
             'fill="var(--ink)"/>',
         ]
-    for row in sorted({1, len(repeats)}):
+    for row in range(1, len(repeats) + 1):
         parts.append(text(_LEFT - 4, _TOP + _ROW * (row - 0.5) + 4, f"{row}", ' text-anchor="end"'))
     middle = (_TOP + bottom) / 2
     turned = f' text-anchor="middle" transform="rotate(-90 10 {middle:g})"'

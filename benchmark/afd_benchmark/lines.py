@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from afd_benchmark.report_cases import NO_INTERVAL, against
-from afd_benchmark.report_numbers import bracketed, decimals, number, time_scale
+from afd_benchmark.report_numbers import bracketed, counted, decimals, number, size, time_scale
 from afd_benchmark.results import Case, Condition, Device
 from afd_mobile.terminal import printable
 
@@ -20,7 +20,7 @@ def describe(device: Device) -> str:
         " ".join(device.features or []),
         _cores(device),
         device.gpu,
-        f"{device.memory_bytes / 2**30:.0f} GiB" if device.memory_bytes else None,
+        size(device.memory_bytes) if device.memory_bytes else None,
     ]
     lacks = f"; does not say: {', '.join(device.lacks)}" if device.lacks else ""
     return printable(", ".join(p for p in parts if p) + lacks)
@@ -36,7 +36,7 @@ def _cores(device: Device) -> str:
 
 
 def case_line(case: Case) -> str:
-    """A finished case on one line."""
+    """A finished case on one line, without its reasons."""
     words = [f"{case.verdict.value:<8}", f"{case.file}", f"{case.backend} x{case.threads}"]
     words.insert(1, case.device)
     if case.median_ms is not None:
@@ -46,7 +46,13 @@ def case_line(case: Case) -> str:
         places = decimals(ratio.ratio, ratio.ci95)
         interval = bracketed(ratio.ci95, places) or NO_INTERVAL
         words.append(f"{number(ratio.ratio, places)} x {against(ratio)} {interval}")
-    return printable("  ".join(words + case.reasons))
+        words.append(f"median of {counted(ratio.rounds, 'round')}")
+    return printable("  ".join(words))
+
+
+def reason_lines(case: Case) -> list[str]:
+    """What stands below the case's line, indented to the device's name."""
+    return [printable(f"{'':10}{reason}") for reason in case.reasons]
 
 
 def describe_condition(condition: Condition) -> str:

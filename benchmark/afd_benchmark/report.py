@@ -152,7 +152,11 @@ def _scatter(entry: AccuracyThere, names: Sequence[str], number: int) -> Markup:
         assert case.median_ms is not None
         suffix = "" if case.verdict is Verdict.VALID else f" ({case.verdict.value})"
         label = f"{name.replace(', ', chr(10), 1)}{suffix}"
-        points.append(charts.Point(label, case.median_ms, 100 * m.mean, m.by_hash))
+        points.append(
+            charts.Point(
+                label, case.median_ms, 100 * m.mean, m.by_hash, sure=case.verdict is Verdict.VALID
+            )
+        )
     figure = charts.scatter(points, "median latency, ms", "top-1, %")
     title = f"Accuracy against latency on {entry.where}"
     return Markup(inline_svg(figure, f"accuracy-{number}", title))

@@ -49,6 +49,12 @@ class AccuracyReport(msgspec.Struct, frozen=True):
     conditions: list[ConditionAccuracy]
 
 
+class _Outline(msgspec.Struct):
+    """Attributes: `cases` is what only results of afd-bench have."""
+
+    cases: msgspec.Raw = msgspec.Raw()
+
+
 @dataclass(frozen=True)
 class Suite:
     """What was asked of a model: these conditions, on so many pictures."""
@@ -103,10 +109,14 @@ def read_accuracy(path: Path) -> AccuracyReport:
         InputError: it is missing, broken, something else, or of another schema version.
     """
     try:
-        report = msgspec.json.decode(path.read_bytes(), type=AccuracyReport)
+        content = path.read_bytes()
+        if msgspec.json.decode(content, type=_Outline).cases:
+            raise InputError(f"{path} is afd-bench's own; give it as RESULTS, not by --accuracy")
+        report = msgspec.json.decode(content, type=AccuracyReport)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"{path} cannot be read as accuracy: {error}; make it with afd-eval --json"
+            f"{path} cannot be read as accuracy: {why}; make it with afd-eval --json"
         ) from error
     if report.schema_version != _SCHEMA_VERSION or not report.conditions:
         raise InputError(

@@ -177,7 +177,7 @@ def headline(cases: Sequence[Shown]) -> str:
     if case.ratio:
         took += f", {row.ratio} times {row.against} {row.ratio_interval}"
     if case.verdict is Verdict.SUSPECT:
-        took += f" (SUSPECT: {'; '.join(case.reasons)})"
+        took += " (SUSPECT)"
     return f"On {best.where}, {best.setup}: {took}; {verdicts}."
 
 

@@ -299,7 +299,10 @@ def read_results(path: Path) -> Results:
     file = path / RESULTS if path.is_dir() else path
     try:
         content = file.read_bytes()
-        version = msgspec.json.decode(content, type=_Versioned).schema_version
+        found = msgspec.json.decode(content, type=_Outline)
+        version = found.schema_version
+        if found.conditions:
+            raise InputError(f"{file} is accuracy, as afd-eval writes it; give it by --accuracy")
         if version != RESULTS_SCHEMA_VERSION:
             raise InputError(
                 f"{file} has schema version {version}, expected {RESULTS_SCHEMA_VERSION}; "
@@ -308,12 +311,13 @@ def read_results(path: Path) -> Results:
         results = msgspec.json.decode(content, type=Results)
         cases = {case.key: case for case in results.cases}
         for number, case in enumerate(results.cases):
-            if found := _contradiction(case, cases):
-                raise msgspec.ValidationError(f"{found} - at `$.cases[{number}]`")
+            if wrong := _contradiction(case, cases):
+                raise msgspec.ValidationError(f"{wrong} - at `$.cases[{number}]`")
         return results
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"{file} cannot be read as results of afd-bench: {error}; give a folder or file that "
+            f"{file} cannot be read as results of afd-bench: {why}; give a folder or file that "
             "`afd-bench run` wrote"
         ) from error
 
@@ -359,5 +363,8 @@ def write_results(path: Path, results: Results) -> None:
     write_whole(path, msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
 
 
-class _Versioned(msgspec.Struct):
+class _Outline(msgspec.Struct):
+    """Attributes: `conditions` is what only a report of afd-eval has."""
+
     schema_version: int
+    conditions: msgspec.Raw = msgspec.Raw()

@@ -120,32 +120,29 @@ def table7(found: list[Row]) -> str:
 
 
 def figure9(found: list[Row]) -> bytes:
-    """PNG: gain in top-1 (the paper's) over the time here; sizes are parameters; ?: SUSPECT."""
-    timed = [
-        (f"{_PAPER[row.name].label}{'?' if row.suspect else ''}", row, row.median_ms)
-        for row in found
-        if row.median_ms is not None
-    ]
+    """PNG: gain in top-1 (the paper's) over the time here; hollow: SUSPECT; sizes: parameters."""
+    timed = [(row, row.median_ms, not row.suspect) for row in found if row.median_ms is not None]
     return _figure(timed, "inference time here, ms")
 
 
 def figure10(found: list[Row]) -> bytes:
     """PNG: gain in top-1 (the paper's) over multiply-adds; sizes are parameters."""
-    placed = [(_PAPER[row.name].label, row, row.multiply_adds / 1e9) for row in found]
+    placed = [(row, row.multiply_adds / 1e9, True) for row in found]
     return _figure(placed, "multiply-adds, G")
 
 
-def _figure(placed: list[tuple[str, Row, float]], x_label: str) -> bytes:
-    """Of those that have a gain: all but the classifier itself."""
+def _figure(placed: list[tuple[Row, float, bool]], x_label: str) -> bytes:
+    """Row, x and whether it is sure, of those that have a gain: all but the classifier itself."""
     points = [
         Point(
-            label,
+            paper.label if sure else f"{paper.label}?",
             x,
             paper.top1_at_15 - _DIRECT_AT_15,
             highlighted=row.name == AFD,
             size=float(row.parameters),
+            sure=sure,
         )
-        for label, row, x in placed
+        for row, x, sure in placed
         if (paper := _PAPER[row.name]).top1_at_15 is not None
     ]
     y_label = "the paper's gain in top-1 at QF 15, points"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ def target_files(path: Path) -> list[Path]:
     """
     if path.suffix == ".tflite" and path.is_file():
         return [path]
+    if not path.exists():
+        raise InputError(f"{path} does not exist; {_nearest(path)}")
     if not path.is_dir():
         raise InputError(
             f"{path} is no .tflite file and no folder; give one that afd-export made, or a file"
@@ -99,6 +102,13 @@ def target_files(path: Path) -> list[Path]:
     if not found:
         raise InputError(f"{path} holds no .tflite file; give a folder that afd-export made")
     return found
+
+
+def _nearest(path: Path) -> str:
+    """What may have been meant."""
+    there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, there, 1)
+    return f"is it {path.parent / near[0]}?" if near else "give an export folder or a .tflite file"
 
 
 def read_target(path: Path, input_shape: tuple[int, ...] | None = None) -> Target:

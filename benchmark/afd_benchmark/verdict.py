@@ -153,6 +153,6 @@ def _reference(conditions: list[Condition]) -> list[str]:
     if high <= MAX_SLOWDOWN * low:
         return []
     return [
-        f"the core's own speed fell from {high:.0f} to {low:.0f} GFLOP/s between repeats: "
+        f"the core's own speed fell from {high:.0f} to {low:.0f} GFLOP/s during the run: "
         "slowed or shared"
     ]

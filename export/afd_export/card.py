@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afd_mobile import __version__
@@ -16,13 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Nothing in it changes how a model is fed."""
+    """Nothing in it changes how a model is fed.
+
+    Attributes:
+        figures: the file in `models/` that says how accurate this is; None where there is none.
+    """
 
     name: str
     description: str
     version: str
     author: str
     licence: str
+    figures: str | None
 
 
 def model_card(source: ExportSource, scope: Scope) -> ModelCard:
@@ -33,6 +39,7 @@ def model_card(source: ExportSource, scope: Scope) -> ModelCard:
         version=__version__,
         author="exported by afd-mobile",
         licence=_licence(source),
+        figures=_figures(source),
     )
 
 
@@ -56,6 +63,18 @@ def _description(source: ExportSource, scope: Scope) -> str:
     return "; ".join((what, *source.notices)) + "."
 
 
+def _shipped(checkpoint: Path) -> bool:
+    return checkpoint.resolve().parent == models_dir().resolve()
+
+
+def _figures(source: ExportSource) -> str | None:
+    """Those of a shipped module hold with the classifier that it was trained for."""
+    checkpoint = source.checkpoint
+    if checkpoint is None or not _shipped(checkpoint) or source.backbone.weights != "bundled":
+        return None
+    return f"{checkpoint.stem}.md"
+
+
 def _licence(source: ExportSource) -> str:
     """One line. What the project does not know it leaves to the one who brought the weights."""
     backbone = source.backbone
@@ -73,7 +92,7 @@ def _licence(source: ExportSource) -> str:
     if source.afd is not None:
         if source.checkpoint is None:
             module = "random, none needed"
-        elif source.checkpoint.resolve().parent == models_dir().resolve():
+        elif _shipped(source.checkpoint):
             module = "Apache-2.0 (afd-mobile)"
         else:
             module = "their owner's"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,21 @@ USING = "USING.md"
 
 _LITERT = "com.google.ai.edge.litert:litert:2.3.0"
 _LITERT_GPU = "com.google.ai.edge.litert:litert-gpu:2.3.0"
-_MEDIAPIPE = "com.google.mediapipe:tasks-vision:latest.release"
+_MEDIAPIPE = "com.google.mediapipe:tasks-vision:1.0.0"
+# The oldest TensorFlow Lite that has been tested: docs/runtimes.md.
+_OLDEST_TESTED = "2.14.0"
+
+_REPOSITORY = (
+    "Its library comes from Google's repository: `google()` among the `repositories` of "
+    "`settings.gradle.kts`."
+)
+_MODEL_ON_GPU = [
+    "val model = try {",
+    "    load(Accelerator.GPU)",
+    "} catch (e: LiteRtException) { // a phone without a usable GPU",
+    "    load(Accelerator.CPU)",
+    "}",
+]
 
 _PURPOSE = {
     Precision.FLOAT32: "reference: what the others are compared with",
@@ -60,7 +75,7 @@ def using_page(
         _litert(folder),
         _mediapipe(folder),
         _check(folder),
-        _measured("Accuracy", accuracy, _how_to_measure_accuracy(folder)),
+        _measured("Accuracy", accuracy, _how_to_measure_accuracy(folder, card)),
         _measured("Latency", latency, _how_to_measure_latency()),
         ["## Licence", "", f"{card.licence[0].upper()}{card.licence[1:]}."],
     ]
@@ -119,18 +134,28 @@ def _files(folder: _Folder) -> list[str]:
             close = "exact" if stage["snr_db"] is None else f"SNR {stage['snr_db']:.0f} dB"
         lines.append(
             f"| `{file['path']}` | {file['bytes'] / 1e6:.1f} MB | {_PURPOSE[precision]} "
-            f"| {file['input']['dtype']} | {file['minimum_runtime'] or 'unknown'} | {close} |"
+            f"| {file['input']['dtype']} | {_runtime(file)} | {close} |"
         )
     cost = folder.manifest["cost"]["graph"]["deployed"]
     return [
         *lines,
         "",
-        f"{cost['parameters'] / 1e6:.2f} M parameters, {cost['multiply_adds'] / 1e6:.0f} M "
-        "multiply-adds a picture. `parity.md` says which pictures, and has all other figures; "
-        "`placement.json` says which delegate takes which operation. Runtime: the version of "
-        "TensorFlow Lite.",
+        f"{cost['parameters'] / 1e6:.2f} M parameters (as PyTorch has them; the files, which "
+        "`afd-bench cost` counts, hold batch normalisations folded into convolutions), "
+        f"{cost['multiply_adds'] / 1e6:.0f} M multiply-adds a picture. `parity.md` says which "
+        "pictures, and has all other figures; `placement.json` says which delegate takes which "
+        "operation. Runtime: the version of TensorFlow Lite that has all operators, but none "
+        f"before {_OLDEST_TESTED}, the oldest tested.",
         *_caution(folder),
     ]
+
+
+def _runtime(file: dict[str, Any]) -> str:
+    """The operators' versions alone do not tell: docs/runtimes.md has one that loads and fails."""
+    needed: str | None = file["minimum_runtime"]
+    if needed is None:
+        return "unknown"
+    return max(_OLDEST_TESTED, needed, key=lambda release: [int(n) for n in release.split(".")])
 
 
 def _caution(folder: _Folder) -> list[str]:
@@ -139,6 +164,11 @@ def _caution(folder: _Folder) -> list[str]:
     if int8 is None or not int8["float_operations"]:
         return []
     return [
+        "",
+        f"For `{int8['path']}` take LiteRT, as below: TensorFlow Lite 2.16.1, the last on Maven "
+        "Central, runs such a file a hundred times slower (measured on x86), since its XNNPACK "
+        "does not take the convolutions that quantise their input at run time; 2.6.2 gave nothing "
+        "but zeros.",
         "",
         f"On a processor with SME (some phones from 2025 on) check `{int8['path']}` with `golden/` "
         "before you ship it: in an emulation of SME its results were wrong, and it is not known "
@@ -166,7 +196,7 @@ def _contract(folder: _Folder) -> list[str]:
             example = folder.files[folder.first(_FOR_CPU)]["path"]
             lines.append(
                 f"The classes' names, one a line in the order of the logits, lie in every file: "
-                f"`unzip {example} {LABELS}`."
+                f"`unzip {shlex.quote(example)} {LABELS}`."
             )
     else:
         lines += [
@@ -307,20 +337,22 @@ def _litert(folder: _Folder) -> list[str]:
     precision = folder.first(_FOR_LITERT)
     file = folder.files[precision]
     on_gpu = precision in (Precision.FLOAT16, Precision.FLOAT32)
-    accelerator = "GPU" if on_gpu else "CPU"
     lines = [
         "## LiteRT",
         "",
-        "`context` and `photo` are the app's.",
+        f"`context` and `photo` are the app's. {_REPOSITORY}",
         "",
         "```kotlin",
         f'// dependencies {{ implementation("{_LITERT}") }}',
         *([f'// for the GPU:    implementation("{_LITERT_GPU}")'] if on_gpu else []),
         "import com.google.ai.edge.litert.Accelerator",
         "import com.google.ai.edge.litert.CompiledModel",
+        *(["import com.google.ai.edge.litert.LiteRtException"] if on_gpu else []),
         "",
-        "val model = CompiledModel.create(",
-        f'    context.assets, "{file["path"]}", CompiledModel.Options(Accelerator.{accelerator}))',
+        "fun load(accelerator: Accelerator) = CompiledModel.create(",
+        f'    context.assets, "{file["path"]}", CompiledModel.Options(accelerator))',
+        "",
+        *(_MODEL_ON_GPU if on_gpu else ["val model = load(Accelerator.CPU)"]),
         "val inputs = model.createInputBuffers()",
         "val outputs = model.createOutputBuffers()",
         "",
@@ -334,17 +366,16 @@ def _litert(folder: _Folder) -> list[str]:
     if int8 is not None and int8 is not file:
         lines += [
             "",
-            f"The same with `{int8['path']}` and `Accelerator.CPU`, but for these lines:",
+            f"The same with `{int8['path']}` and `load(Accelerator.CPU)`, but for these lines:",
             "",
             "```kotlin",
             *_write(folder, int8),
             *(_read(folder, int8) if int8["output"]["scale"] is not None else []),
             "```",
         ]
-    gpu = " On a phone without a usable GPU: `Accelerator.CPU`." if on_gpu else ""
     lines += [
         "",
-        f"Create the model once and keep it; `close()` it and its buffers at the end.{gpu}",
+        "Create the model once and keep it; `close()` it and its buffers at the end.",
     ]
     return lines
 
@@ -412,7 +443,7 @@ def _mediapipe(folder: _Folder) -> list[str]:
         *title,
         f"The files say themselves how they are fed{names}. It squeezes whole pictures into the "
         "square, so crop before. Scores are logits, best first; leave the score threshold unset, "
-        "or set it as a logit.",
+        f"or set it as a logit. {_REPOSITORY}",
         "",
         *(refused if others else []),
         "```kotlin",
@@ -439,19 +470,30 @@ def _measured(title: str, findings: Sequence[Finding], otherwise: list[str]) -> 
     return [f"## {title}", "", *(known or otherwise)]
 
 
-def _how_to_measure_accuracy(folder: _Folder) -> list[str]:
+def _how_to_measure_accuracy(folder: _Folder, card: ModelCard) -> list[str]:
     if not folder.classifier:
         return ["Not measured: features have none of their own."]
-    return [
+    lines = [
         "Not measured for this folder. On your own pictures, in folders named by class, clean and "
-        "as JPEG: `afd-eval FOLDER --images DIR`.",
+        "as JPEG:",
+        "",
+        "```sh",
+        "afd-eval FOLDER --images DIR",
+        "```",
     ]
+    if card.figures is not None:
+        lines += ["", f"Measured when it was trained: `models/{card.figures}` of afd-mobile."]
+    return lines
 
 
 def _how_to_measure_latency() -> list[str]:
     return [
-        "Not measured for this folder. On a phone: LiteRT's `benchmark_model --graph=FILE "
-        "--num_threads=1 --use_xnnpack=true`; for the GPU: `--use_xnnpack=false --use_gpu=true`.",
+        "Not measured for this folder. On this machine, and on connected phones:",
+        "",
+        "```sh",
+        "afd-bench run FOLDER",
+        "afd-bench run FOLDER --device all --backend cpu gpu",
+        "```",
     ]
 
 

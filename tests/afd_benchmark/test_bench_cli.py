@@ -98,6 +98,9 @@ def test_what_it_prints(against: tuple[Outcome, Path]) -> None:
     assert "in turn with plain_float32.tflite" in lines[1]
     (main_line,) = [line for line in lines if " x plain_float32.tflite " in line]
     assert "corrected_float32.tflite" in main_line and TIMED.search(main_line)
+    assert main_line.endswith("  median of 3 rounds")
+    for case in cases(out):
+        assert all(f"{'':10}{reason}" in lines for reason in case["reasons"])
     assert lines[-2:] == [f"  {out / 'results.json'}", f"  {out / 'report.html'}"]
     assert b"corrected" in (out / "report.html").read_bytes()
     assert done.err == ""
@@ -234,7 +237,10 @@ def test_what_the_host_cannot_do_is_skipped_with_its_reason(
     assert all(f"skipped: {reason}" in done.out for reason in reasons)
     assert not (out / "logs").exists()
     assert done.err.startswith("note: host: ") and len(done.err.splitlines()) == 2
-    assert f"nothing was measured: host, gpu: {reasons[0]}; host, nnapi: " in done.err
+    assert (
+        f"nothing was measured, both hold reasons only: host, gpu: {reasons[0]}; host, nnapi: "
+        in done.err
+    )
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
@@ -363,6 +369,8 @@ def test_cost_of_what_is_not_known(tmp_path: Path) -> None:
 
 def test_parse_in_words_and_as_json() -> None:
     out = bench("parse", LOGS / "tflite_cpu.txt").out
+    assert out.startswith(f"log               {LOGS / 'tflite_cpu.txt'}\n")
+    assert not out.endswith("\n\n")
     figures = dict(line.split(maxsplit=1) for line in out.strip().splitlines())
     assert figures["graph"] == "/data/local/tmp/afd/corrected.tflite"
     assert float(figures["inference_avg_ms"]) == pytest.approx(9.12387)
@@ -375,6 +383,9 @@ def test_parse_several_logs() -> None:
     logs = [LOGS / "tflite_cpu.txt", LOGS / "logcat_threadtime.txt", LOGS / "litert.txt"]
     runs = json.loads(bench("parse", *logs, "--json").out)
     assert len(runs) >= 3 and all(run["inference_avg_ms"] > 0 for run in runs)
+    assert list(dict.fromkeys(run["log"] for run in runs)) == [str(log) for log in logs]
+    tables = bench("parse", *logs).out.split("\n\n")
+    assert [table.split()[:2] for table in tables] == [["log", run["log"]] for run in runs]
 
 
 def test_parse_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,7 +393,8 @@ def test_parse_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     with log.open(encoding="utf-8") as text:
         monkeypatch.setattr("sys.stdin", text)
         out = bench("parse", "-", "--json").out
-    assert json.loads(out) == json.loads(bench("parse", log, "--json").out)
+    (run,) = json.loads(bench("parse", log, "--json").out)
+    assert json.loads(out) == [run | {"log": "-"}]
     assert json.loads(out)[0]["backend"] == "gpu"
 
 
@@ -408,7 +420,9 @@ def test_what_is_no_log(content: bytes | None, tmp_path: Path) -> None:
     else:
         path.write_bytes(content)
     done = bench("parse", path, code=3)
-    assert str(path) in done.err and len(done.err.splitlines()) == 1 and not done.out.strip()
+    assert len(done.err.splitlines()) == 1 and not done.out.strip()
+    if content is not None:
+        assert done.err == f"afd-bench: error: {path} is no log of benchmark_model\n"
     assert str(path) in bench("parse", LOGS / "litert.txt", path, code=3).err
     assert "gone.txt" in bench("parse", tmp_path / "gone.txt", code=3).err
 
@@ -570,6 +584,14 @@ def test_help_names_the_exit_codes(command: list[str]) -> None:
     out = bench(*command, "--help").out
     assert out.startswith(" ".join(["usage: afd-bench", *command]))
     assert "7 device" in out and "8 a measurement is INVALID" in out and "130 interrupted" in out
+
+
+def test_help_says_what_stands_for_what_and_each_default_alike() -> None:
+    helped = {
+        name: " ".join(bench(name, "--help").out.split()) for name in ("run", "report", "replay")
+    }
+    assert not re.findall(r"\([\d.]+\)", helped["run"])
+    assert "its results.json" in helped["report"] and "under cassettes/" in helped["replay"]
 
 
 def test_the_version_and_the_module_itself() -> None:

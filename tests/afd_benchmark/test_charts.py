@@ -10,7 +10,15 @@ from PIL import Image
 
 from afd_benchmark import charts
 from afd_benchmark.chart_labels import label_points
-from afd_benchmark.chart_output import inline_svg, new_figure, png_file, shorten, svg_file
+from afd_benchmark.chart_output import (
+    BLUE,
+    ORANGE,
+    inline_svg,
+    new_figure,
+    png_file,
+    shorten,
+    svg_file,
+)
 from afd_benchmark.charts import Panel, Point, RatioRow
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -43,6 +51,28 @@ def test_a_scatter_writes_every_name_and_plain_numbers() -> None:
         charts.scatter(POINTS, "multiply-adds, G", "top-1 at QF 15, %", log_x=True)
     )
     assert b"<dc:date>" not in content
+
+
+def test_hollow_points_are_those_that_are_not_sure() -> None:
+    points = [Point("a", 1, 1, True), Point("b", 2, 2), Point("c", 3, 3, True, sure=False)]
+    marks = charts.scatter(points, "x", "y").axes[0].lines[:3]
+    assert [mark.get_markerfacecolor() for mark in marks] == [BLUE, ORANGE, "none"]
+    assert marks[2].get_markeredgecolor() == BLUE
+
+
+def test_no_name_beside_a_ratio_is_crossed_by_the_line_at_one() -> None:
+    rows = [
+        RatioRow(f"a rather long name, number {n}", "1.0", 0.9 + 0.1 * n, None, True)
+        for n in range(4)
+    ]
+    figure = charts.ratios(rows, "times")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    line = [mark.get_window_extent() for mark in axes.lines if list(mark.get_xdata()) == [1, 1]]
+    names = [t.get_window_extent() for t in axes.texts if t.get_text().startswith("a rather")]
+    assert len(line) == len(names) == 4
+    assert all(name.x0 < line[0].x0 < name.x1 for name in names)
+    assert not [1 for part in line for name in names if part.y0 < name.y1 and name.y0 < part.y1]
 
 
 def test_a_scatter_can_be_a_png() -> None:
@@ -85,7 +115,8 @@ def test_the_ratio_plot_holds_the_line_at_one() -> None:
     (axes,) = figure.axes
     low, high = axes.get_xlim()
     assert low < 1 < 1.32 < high
-    assert list(axes.lines[0].get_xdata()) == [1, 1]
+    at_one = [line.get_ydata() for line in axes.lines if list(line.get_xdata()) == [1, 1]]
+    assert len(at_one) == 2 and all(top < place < end for place, (top, end) in enumerate(at_one))
     assert 1.0 in np.round(axes.get_xticks(), 9)
     assert {"a", "1.31 [1.30, 1.32]", "times the time of plain"} <= set(texts(svg_file(figure)))
 

@@ -60,6 +60,12 @@ def test_samples_medians_and_far_outliers_are_all_there() -> None:
         assert x == pytest.approx(repeat.median_ms, abs=0.002)
 
 
+def test_every_repeat_has_its_number() -> None:
+    svg = drawn([sample.repeat(n, 8.6) for n in range(3)], 8.6)
+    numbers = [t.text for t in svg.iter("text") if t.get("text-anchor") == "end"]
+    assert numbers[:3] == ["1", "2", "3"]
+
+
 def test_averages_only_are_drawn_as_medians() -> None:
     repeats = [sample.repeat(n, 143.0, averages_only=True) for n in range(5)]
     svg = drawn(repeats, 143.0)

@@ -90,7 +90,7 @@ def _times(text: str) -> float | None:
     return run.inference_avg_ms if isinstance(run, ToolRun) else None
 
 
-@pytest.mark.parametrize("garbage", ["?", "-", ".", "e", "\u0664"])
+@pytest.mark.parametrize("garbage", ["?", ".", "e"])
 @pytest.mark.parametrize("name", [*PLAIN, "logcat_long", "studio_new"])
 def test_any_digit_turned_to_garbage(name: str, garbage: str) -> None:
     text = log(name)

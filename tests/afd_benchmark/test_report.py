@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from afd_benchmark.lines import case_line, describe, describe_condition
+from afd_benchmark.lines import case_line, describe, describe_condition, reason_lines
 from afd_benchmark.report import render_html
 from afd_benchmark.report_cases import headline, shown_cases
 from afd_benchmark.report_csv import render_csv
@@ -205,7 +205,8 @@ def test_the_sentence_tells_the_first_reliable_ratio_and_the_verdicts() -> None:
     assert "GPU, 1 thread: afd-mobilenet_v2-mobile (float32) takes 27.9" in headline(
         shown_cases(only(run, 2, 1))
     )
-    assert "(SUSPECT: heat: thermal status rose" in headline(shown_cases(only(run, 1)))
+    # The reasons follow below.
+    assert "[1.071, 1.089] (SUSPECT); 0 of 1 case VALID" in headline(shown_cases(only(run, 1)))
     assert headline(shown_cases(only(run, 2, 3))) == (
         "No case gave a time: 0 of 2 cases VALID, 1 INVALID, 1 SKIPPED."
     )
@@ -367,17 +368,44 @@ def test_what_a_ratio_is_to_and_what_has_no_interval_is_said() -> None:
     )
     assert "21.4 ms  no interval  1.31 x mobilenet" not in case_line(few)
     assert case_line(few).endswith(
-        "21.4 ms no interval  1.31 x mobilenet_v2-plain_float32.tflite (SUSPECT) no interval"
+        "21.4 ms no interval  1.31 x mobilenet_v2-plain_float32.tflite (SUSPECT) no interval  "
+        "median of 10 rounds"
     )
     (row,) = csv.DictReader(io.StringIO(render_csv([run])))
     assert row["ratio_ci95_low"] == row["ci95_low_ms"] == ""
+
+
+def test_a_case_is_one_line_and_each_reason_one_below() -> None:
+    run = sample.phone_run()
+    assert case_line(run.cases[1]).endswith("[1.071, 1.089]  median of 10 rounds")
+    assert reason_lines(run.cases[2]) == [
+        "          outputs differ by 3.1, at most 0.05",
+        "          SNR 4.1 dB, at least 40",
+    ]
+
+
+def test_memory_is_in_one_unit_on_terminals_and_in_the_report() -> None:
+    device = msgspec.structs.replace(sample.PHONE, memory_bytes=25_300_000_000)
+    run = msgspec.structs.replace(sample.phone_run(), devices=[device])
+    assert ", 25.3 GB" in describe(device) and "memory 25.3 GB" in Page(render_html([run])).text
+
+
+def test_the_page_says_what_a_ratio_is_and_what_is_hollow(page: Page) -> None:
+    assert page.text.count("the median of the rounds' ratios") == 1
+    assert page.text.count("The median of the rounds' ratios.") == 1
+    assert page.text.count("Hollow: ") == page.text.count("Hollow: SUSPECT.") == 2
 
 
 def test_lines_for_people_hold_nothing_that_commands_their_terminal() -> None:
     case = msgspec.structs.replace(sample.phone_run().cases[0], file=UNSAFE, reasons=[UNSAFE])
     device = msgspec.structs.replace(sample.PHONE, model=UNSAFE, gpu=UNSAFE, lacks=[UNSAFE])
     condition = msgspec.structs.replace(sample.condition(1, phone=True), temperatures_c={UNSAFE: 9})
-    for line in (case_line(case), describe(device), describe_condition(condition)):
+    for line in (
+        case_line(case),
+        *reason_lines(case),
+        describe(device),
+        describe_condition(condition),
+    ):
         assert "\\x1b[31m|b\\nc\\u202e" in line
         assert not [c for c in line if unicodedata.category(c) in ("Cc", "Cf")]
 

@@ -8,6 +8,7 @@ import pytest
 from afd_benchmark.report import render_html
 from afd_benchmark.report_accuracy import AccuracyReport, match, read_accuracy
 from afd_benchmark.report_cases import shown_cases
+from afd_benchmark.results import write_results
 from afd_mobile.errors import InputError
 from tests.afd_benchmark import sample_results as sample
 
@@ -94,8 +95,11 @@ def test_what_is_no_accuracy_is_an_input_error(tmp_path: Path, content: bytes | 
     path = tmp_path / "a.json"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.json cannot be read .* make it with afd-eval"):
+    with pytest.raises(
+        InputError, match=r"a\.json cannot be read .* make it with afd-eval"
+    ) as told:
         read_accuracy(path)
+    assert str(told.value).count(str(path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -117,6 +121,16 @@ def test_shares_that_cannot_be_are_an_input_error(
     with pytest.raises(InputError) as refused:
         read_accuracy(path)
     assert words in str(refused.value) and str(path) in str(refused.value)
+
+
+def test_results_are_told_from_accuracy(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, sample.host_run())
+    with pytest.raises(InputError) as refused:
+        read_accuracy(path)
+    assert str(refused.value) == (
+        f"{path} is afd-bench's own; give it as RESULTS, not by --accuracy"
+    )
 
 
 @pytest.mark.parametrize("changed", [{"schema_version": 2}, {"conditions": []}])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -217,8 +218,16 @@ def test_a_file_cut_anywhere_is_refused(path: Path) -> None:
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
-    assert str(tmp_path / RESULTS) in refusal(tmp_path)
-    assert str(tmp_path / "gone.json") in refusal(tmp_path / "gone.json")
+    for path in (tmp_path / RESULTS, tmp_path / "gone.json"):
+        assert refusal(path if path.name != RESULTS else tmp_path) == (
+            f"{path} cannot be read as results of afd-bench: No such file or directory; give a "
+            "folder or file that `afd-bench run` wrote"
+        )
+
+
+def test_accuracy_is_told_from_results(path: Path) -> None:
+    path.write_bytes(msgspec.json.encode(sample.accuracies()[0]))
+    assert refusal(path) == f"{path} is accuracy, as afd-eval writes it; give it by --accuracy"
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:

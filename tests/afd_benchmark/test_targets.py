@@ -172,8 +172,12 @@ def test_an_operator_of_unknown_cost_leaves_the_multiply_adds_open(tmp_path: Pat
 def test_what_is_no_target(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"onnx")
     (tmp_path / "empty").mkdir()
-    assert "no .tflite file and no folder" in refusal(tmp_path / "nowhere")
-    assert "no .tflite file and no folder" in refusal(tmp_path / "nowhere.tflite")
+    for path in (tmp_path / "nowhere", tmp_path / "nowhere.tflite", tmp_path / "gone" / "deeper"):
+        assert refusal(path) == (f"{path} does not exist; give an export folder or a .tflite file")
+    (tmp_path / "demo-corrected").mkdir()
+    assert refusal(tmp_path / "demo-corected") == (
+        f"{tmp_path / 'demo-corected'} does not exist; is it {tmp_path / 'demo-corrected'}?"
+    )
     assert "no .tflite file and no folder" in refusal(tmp_path / "model.onnx")
     assert "holds no .tflite file" in refusal(tmp_path / "empty")
 

@@ -78,3 +78,19 @@ def test_random_weights_need_no_licence(untrained: ExportSource) -> None:
     assert model_card(untrained, CLASSIFIER).licence == (
         "classifier's weights: random, none needed; AFD-Module's weights: random, none needed"
     )
+
+
+def test_a_shipped_modules_figures_are_named_for_its_own_classifier(
+    untrained: ExportSource, tmp_path: Path
+) -> None:
+    shipped = models_dir() / "afd-mobilenet_v2-mobile.safetensors"
+    figures = shipped.with_suffix(".md")
+    assert figures.is_file()
+    for path, weights, expected in (
+        (shipped, "bundled", figures.name),
+        (shipped, "/home/me/mine.pth", None),
+        (tmp_path / shipped.name, "bundled", None),
+        (None, "bundled", None),
+    ):
+        card = model_card(with_weights(untrained, weights, path), CLASSIFIER)
+        assert card.figures == expected

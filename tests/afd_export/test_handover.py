@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from typing import Any
 
@@ -12,7 +13,9 @@ from afd_export.handover import Finding, using_page
 from afd_mobile.artifacts import read_manifest
 from tests.afd_export.conftest import Exported
 
-CARD = ModelCard("tiny", "A tiny classifier.", "1.2.3", "Someone", "classifier's weights: mine")
+CARD = ModelCard(
+    "tiny", "A tiny classifier.", "1.2.3", "Someone", "classifier's weights: mine", None
+)
 MEDIAPIPE = "ImageClassifier.createFromOptions"
 PER_CHANNEL = {"scale": 0.018658, "zero_point": 114}
 
@@ -88,7 +91,7 @@ def test_every_snippet_is_whole(manifest: dict[str, Any]) -> None:
             assert text.count(opening) == text.count(closing)
         assert text.count('"') % 2 == 0
     imports = [line for text in snippets for line in text.splitlines() if "import " in line]
-    assert len(imports) == len(set(imports)) == 12
+    assert len(imports) == len(set(imports)) == 13
 
 
 def test_the_input_is_as_large_as_the_networks(manifest: dict[str, Any]) -> None:
@@ -107,6 +110,8 @@ def test_names_of_classes_only_where_there_are_labels(manifest: dict[str, Any]) 
     with_labels, without = page_of(manifest), page_of(manifest, labelled=False)
     assert f"`unzip {file_of(manifest, 'int8')['path']} labels.txt`" in with_labels
     assert "categoryName()" in with_labels
+    file_of(manifest, "int8")["path"] = "my mine_int8.tflite"
+    assert "`unzip 'my mine_int8.tflite' labels.txt`" in page_of(manifest)
     for text in ("labels.txt", "categoryName()", "what their classes are called"):
         assert text not in without
     assert "${category.index()}" in without
@@ -137,8 +142,12 @@ def test_the_golden_pictures_and_their_classes_are_listed(manifest: dict[str, An
 def test_float16_is_for_the_gpu_and_int8_for_mediapipe(manifest: dict[str, Any]) -> None:
     _, litert, litert_int8, mediapipe, _ = kotlin(page_of(manifest))
     assert file_of(manifest, "float16")["path"] in litert
-    assert "CompiledModel.Options(Accelerator.GPU)" in litert
     assert "litert-gpu" in litert
+    assert re.search(
+        r"val model = try \{\s+load\(Accelerator.GPU\)\s+"
+        r"\} catch \(e: LiteRtException\) \{.*\s+load\(Accelerator.CPU\)\s+\}",
+        litert,
+    )
     assert "inputs[0].writeFloat(FloatArray(values.size) { values[it].toFloat() })" in litert
     assert litert_int8 == "inputs[0].writeInt8(ByteArray(values.size) { values[it].toByte() })"
     assert f'setModelAssetPath("{file_of(manifest, "int8")["path"]}")' in mediapipe
@@ -155,8 +164,11 @@ def test_a_single_file_is_enough(
     page = page_of(manifest)
     _, litert, mediapipe, _ = kotlin(page)
     path = file_of(manifest, precision)["path"]
-    assert f'"{path}", CompiledModel.Options(Accelerator.{accelerator})' in litert
-    assert ("litert-gpu" in litert) == (accelerator == "GPU")
+    assert f'"{path}", CompiledModel.Options(accelerator)' in litert
+    assert ("load(Accelerator.GPU)" in litert) == (accelerator == "GPU")
+    assert "load(Accelerator.CPU)" in litert
+    for text in ("litert-gpu", "LiteRtException"):
+        assert (text in litert) == (accelerator == "GPU")
     assert ("writeInt8" in litert) == (precision == "int8")
     assert path in mediapipe
     assert len(set(re.findall(r"[\w.-]+\.tflite", page))) == 1
@@ -235,12 +247,18 @@ def test_a_quantised_output_is_dequantised(manifest: dict[str, Any], dtype: str,
     assert ("It cannot use" in page) == (dtype == "int8")
 
 
-def test_the_runtime_that_a_file_needs_is_on_it(manifest: dict[str, Any]) -> None:
-    file_of(manifest, "int8")["minimum_runtime"] = "2.11.0"
-    file_of(manifest, "float32")["minimum_runtime"] = None
-    lines = section(page_of(manifest), "Which file").splitlines()
-    assert [line.split(" | ")[4] for line in lines if "_int8.tflite" in line][:1] == ["2.11.0"]
-    assert [line.split(" | ")[4] for line in lines if "_float32.tflite" in line] == ["unknown"]
+@pytest.mark.parametrize(
+    ("by_operators", "shown"),
+    [("2.15.0", "2.15.0"), ("2.4.0", "2.14.0"), ("2.9.0", "2.14.0"), (None, "unknown")],
+)
+def test_no_runtime_older_than_the_oldest_tested_is_promised(
+    manifest: dict[str, Any], by_operators: str | None, shown: str
+) -> None:
+    file_of(manifest, "int8")["minimum_runtime"] = by_operators
+    files = section(page_of(manifest), "Which file")
+    (row,) = (line for line in files.splitlines() if line.startswith("| `") and "_int8." in line)
+    assert row.split(" | ")[4] == shown
+    assert "none before 2.14.0, the oldest tested" in files
 
 
 @pytest.mark.parametrize(("operations", "warned"), [(0, False), (24, True)])
@@ -248,7 +266,9 @@ def test_files_that_quantise_at_run_time_carry_a_caution(
     manifest: dict[str, Any], operations: int, warned: bool
 ) -> None:
     file_of(manifest, "int8")["float_operations"] = operations
-    assert ("SME" in page_of(manifest)) == warned
+    page = page_of(manifest)
+    for caution in ("SME", "TensorFlow Lite 2.16.1", "2.6.2 gave nothing but zeros"):
+        assert (caution in page) == warned
 
 
 def test_features_are_no_classes(manifest: dict[str, Any]) -> None:
@@ -273,13 +293,29 @@ def test_features_are_no_classes(manifest: dict[str, Any]) -> None:
 def test_without_figures_it_says_how_to_measure(manifest: dict[str, Any]) -> None:
     page = page_of(manifest)
     for title, command in (
-        ("Accuracy", "afd-eval FOLDER --images"),
-        ("Latency", "benchmark_model"),
+        ("Accuracy", "\nafd-eval FOLDER --images DIR\n"),
+        ("Latency", "\nafd-bench run FOLDER\n"),
     ):
         assert section(page, title).strip().startswith("Not measured for this folder.")
         assert command in section(page, title)
     figures = re.findall(r"[\d.]+ ms\b|[\d.]+ x as fast", page)
     assert figures == []
+
+
+def test_a_shipped_modules_figures_are_pointed_at(manifest: dict[str, Any]) -> None:
+    assert "models/" not in page_of(manifest)
+    shipped = dataclasses.replace(CARD, figures="tiny.md")
+    page = using_page(manifest, shipped, labelled=True)
+    assert "`models/tiny.md` of afd-mobile" in section(page, "Accuracy")
+
+
+def test_libraries_are_named_with_version_and_repository(manifest: dict[str, Any]) -> None:
+    page = page_of(manifest)
+    libraries = re.findall(r'implementation\("(.*)"\)', page)
+    assert len(libraries) == 3
+    assert all(re.fullmatch(r"[\w.]+:[\w-]+:\d+\.\d+\.\d+", library) for library in libraries)
+    for title in ("LiteRT", "MediaPipe Tasks"):
+        assert "`google()`" in section(page, title)
 
 
 def test_figures_come_with_their_evidence(manifest: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from tests.afd_export.conftest import Exported
 PRECISIONS = [p.value for p in Precision]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NAMES = [f"class {i}, größer" for i in range(10)]
-CARD = ModelCard("tiny", "What it is.", "1.2.3", "Someone", "None")
+CARD = ModelCard("tiny", "What it is.", "1.2.3", "Someone", "None", None)
 
 
 def describe(model: bytes, **changes: Any) -> bytes:

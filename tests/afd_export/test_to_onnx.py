@@ -12,7 +12,7 @@ from afd_export.to_onnx import OPSET, export_onnx, input_and_output, run_onnx, s
 from afd_mobile.errors import ConversionError
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -20,9 +20,9 @@ def network() -> nn.Module:
     return nn.Sequential(*layers).eval().requires_grad_(False)
 
 
-@pytest.fixture
-def onnx_path(network: nn.Module, tmp_path: Path) -> Path:
-    path = tmp_path / "graph.onnx"
+@pytest.fixture(scope="module")
+def onnx_path(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "graph.onnx"
     export_onnx(network, 16, "features", path)
     return path
 

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from afd_export import pipeline, recipes
-from afd_export.pictures import Picture
+from afd_export.pictures import Picture, load_pictures
 from afd_export.pipeline import ExportRequest, Step, _first_that_passes
+from afd_export.report import write_parity
+from afd_export.source import find_source
 from afd_export.verify import Judge, StageResult, check_contract, run_torch
 from afd_mobile.artifacts import Precision, read_manifest
 from afd_mobile.errors import ConversionError, ParityError
@@ -175,6 +177,18 @@ def test_a_plain_classifier_has_stages_of_its_own(
     with pytest.raises(ConversionError, match="far enough"):
         pipeline.export(make_request(checkpoint="none"), steps.append, lambda _: None)
     assert [step.stage for step in steps] == ["plain", "folded"]
+
+
+def test_its_report_says_what_it_is_compared_with(
+    make_request: Callable[..., ExportRequest], few_pictures: Path, tmp_path: Path
+) -> None:
+    source = find_source(make_request(checkpoint="none"))
+    write_parity(tmp_path, [], load_pictures(few_pictures, 64), source, [], {}, [])
+    page = (tmp_path / "parity.md").read_text("utf-8")
+    assert "Every stage against the plain classifier in PyTorch, on 12 pictures" in page
+    assert "multi-branch" not in page
+    content = json.loads((tmp_path / "parity.json").read_bytes())
+    assert content["reference"] == "plain classifier in PyTorch"
 
 
 def test_a_network_that_gives_nan_publishes_nothing(

@@ -47,6 +47,7 @@ def test_on_this_host(corrected: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_on_three_phones_at_once(corrected: Path, tmp_path: Path, adb_server: AdbServer) -> None:
     """One file on all of them, and the other precisions on the first."""
     files = {path.stem.rpartition("_")[2]: path for path in corrected.glob("*.tflite")}
