@@ -8,7 +8,7 @@ from pathlib import Path
 
 def test_arm64_check_looks_for_its_emulator_before_it_makes_anything() -> None:
     done = subprocess.run(
-        ["make", "--dry-run", "arm64-check"],
+        ["make", "--no-print-directory", "--dry-run", "arm64-check"],
         cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
     )  # fmt: skip
     first = done.stdout.splitlines()[0]
