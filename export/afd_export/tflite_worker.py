@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import traceback
@@ -36,20 +37,27 @@ def _convert(
     saved_model: str, calibration: NDArray[np.float32], prepared_path: Path, target: dict[str, Any]
 ) -> None:
     """Writes the candidates of one precision."""
-    import tensorflow as tf
-
     precision = Precision(target["precision"])
-    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
-    if target["optimize"]:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision is Precision.FLOAT16:
-        converter.target_spec.supported_types = [tf.float16]
+    graph = _converted(saved_model, target["optimize"], precision is Precision.FLOAT16)
     if precision is Precision.INT8:
-        prepared = int8.prepare(converter.convert(), calibration)
+        prepared = int8.prepare(graph, calibration)
         prepared_path.write_bytes(prepared)
         _write_int8(prepared, target["candidates"])
     else:
-        Path(target["candidates"][0]["path"]).write_bytes(converter.convert())
+        Path(target["candidates"][0]["path"]).write_bytes(graph)
+
+
+@functools.cache  # float32's graph is also what int8 is made of
+def _converted(saved_model: str, optimize: bool, float16: bool) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
+    if optimize:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if float16:
+        converter.target_spec.supported_types = [tf.float16]
+    content: bytes = converter.convert()
+    return content
 
 
 def _write_int8(prepared: bytes, candidates: list[dict[str, Any]]) -> None:

@@ -382,7 +382,13 @@ def test_a_file_in_the_way_ends_with_6(afd: Afd, parent: Path, below: str) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-@pytest.mark.parametrize("megabytes", [0.1, 6], ids=["at-onnx", "in-the-converter"])
+@pytest.mark.parametrize(
+    "megabytes",
+    [
+        pytest.param(0.1, id="at-onnx"),
+        pytest.param(6, id="in-the-converter", marks=pytest.mark.long),
+    ],
+)
 def test_a_full_disk_ends_with_6(afd: Afd, tmp_path: Path, megabytes: float) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -403,8 +409,10 @@ def test_a_full_disk_ends_with_6(afd: Afd, tmp_path: Path, megabytes: float) -> 
 
 @pytest.mark.parametrize(
     ("number", "after"),
-    [(signal.SIGTERM, "multi-branch"), (signal.SIGINT, "simpl")],
-    ids=["sigterm", "ctrl-c-in-the-converter"],
+    [
+        pytest.param(signal.SIGTERM, "multi-branch", id="sigterm"),
+        pytest.param(signal.SIGINT, "simpl", id="ctrl-c-in-the-converter", marks=pytest.mark.long),
+    ],
 )
 def test_an_interruption_leaves_nothing(
     tiny_dir: Path, few_pictures: Path, parent: Path, number: signal.Signals, after: str

@@ -31,29 +31,31 @@ RGB = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(4)
-    module = AfdModule(AfdConfig.preset("mobile", channels=16, stride=2, activation="relu"))
-    path = tmp_path_factory.mktemp("checkpoint") / "mine.safetensors"
-    save_checkpoint(path, Checkpoint(module.eval(), TINYNET, "act1", {}))
-    return path
+def checkpoint(made_once: Callable[..., Path]) -> Path:
+    def make(folder: Path) -> None:
+        torch.manual_seed(4)
+        module = AfdModule(AfdConfig.preset("mobile", channels=16, stride=2, activation="relu"))
+        path = folder / "mine.safetensors"
+        save_checkpoint(path, Checkpoint(module.eval(), TINYNET, "act1", {}))
+
+    return made_once("tiny_checkpoint", make) / "mine.safetensors"
 
 
 @pytest.fixture(scope="module")
-def normalized(
-    checkpoint: Path, tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Exported:
+def normalized(checkpoint: Path, tiny_dir: Path, made_once: Callable[..., Path]) -> Exported:
     """The checkpoint as files that are fed with normalised pictures."""
-    folder = tmp_path_factory.mktemp("normalized")
-    write_pictures(folder / "few", 2)
-    out = folder / "mine"
-    options = ("--input", "normalized", "--precision", "float16", "float32", "--backbone", TINYNET)
-    done = export_here(
-        "--fuse", "--checkpoint", checkpoint, *options,
-        "--images", folder / "few", "--out", out, cwd=tiny_dir,
-    )  # fmt: skip
-    assert done.code == 0, done.err
-    return Exported(out, done.out, done.err)
+
+    def make(folder: Path) -> None:
+        write_pictures(folder / "few", 2)
+        done = export_here(
+            *("--fuse", "--checkpoint", checkpoint, "--backbone", TINYNET),
+            *("--input", "normalized", "--precision", "float16", "float32"),
+            *("--images", folder / "few", "--out", folder / "mine"),
+            cwd=tiny_dir,
+        )
+        assert done.code == 0, done.err
+
+    return Exported(made_once("normalized", make) / "mine", "", "")
 
 
 def random_pictures(count: int, size: int) -> RGB:

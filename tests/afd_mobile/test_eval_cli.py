@@ -492,6 +492,7 @@ def worker_computes(parent: int) -> bool:
     return any(time / os.sysconf("SC_CLK_TCK") > 0.1 for time in user_times)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_writes_nothing(tiny: Tiny, tmp_path: Path, out: Path) -> None:
     # Compressed a thousand times, one batch of pictures takes half a minute.
     options = (*tiny.options, "--times", "1000", "--json", out / "a.json", "--plot", out / "a.png")

@@ -55,6 +55,7 @@ def test_export_keeps_its_limits(
     assert xnnpack_log(path, capfd) == taken
 
 
+@pytest.mark.long
 def test_efficientnet_lite0_has_neither_padding_nor_activations_of_their_own(
     few_pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
