@@ -149,13 +149,13 @@ def test_seeded_fuzz(name: str) -> None:
     text = log(name)
     expected = [only(text)]
     read = 0
-    for _ in range(400):
+    for _ in range(200):
         mutated = _mutate(text, draw)
         if draw.random() < 0.5 and mutated:
             mutated = _mutate(mutated, draw)
         assert not other_figures(mutated, expected), mutated
         read += _times(mutated) is not None
-    assert 40 < read < 360  # neither everything refused nor everything taken
+    assert 20 < read < 180  # neither everything refused nor everything taken
 
 
 @pytest.mark.parametrize(
