@@ -37,13 +37,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[LEFT_OUT] = Counter()
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, because tests of phones wait."""
-    available = hasattr(os, "sched_getaffinity")  # not on macOS
-    return 1 + (len(os.sched_getaffinity(0)) if available else os.cpu_count() or 1)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest first, so that all workers are busy to the end; no photographs, no such tests."""

@@ -407,12 +407,11 @@ def test_a_full_disk_ends_with_6(afd: Afd, tmp_path: Path, megabytes: float) -> 
 # --- interruption --------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "after"),
-    [
-        pytest.param(signal.SIGTERM, "multi-branch", id="sigterm"),
-        pytest.param(signal.SIGINT, "simpl", id="ctrl-c-in-the-converter", marks=pytest.mark.long),
-    ],
+    [(signal.SIGTERM, "multi-branch"), (signal.SIGINT, "simpl")],
+    ids=["sigterm", "ctrl-c-in-the-converter"],
 )
 def test_an_interruption_leaves_nothing(
     tiny_dir: Path, few_pictures: Path, parent: Path, number: signal.Signals, after: str

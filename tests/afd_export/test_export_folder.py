@@ -270,6 +270,7 @@ def test_the_golden_pictures_differ_in_source_condition_and_output(
 # --- once more, and otherwise --------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_second_export_is_byte_identical_and_replaces_an_old_one(
     exported: Exported, tiny_dir: Path, tmp_path: Path
 ) -> None:
