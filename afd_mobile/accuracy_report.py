@@ -200,9 +200,7 @@ def _aligned(rows: Sequence[Row], columns: dict[str, str]) -> list[str]:
     names = [row["condition"] for row in rows]
     table = [["", *names]]
     for header, key in columns.items():
-        sign = "+" if key == "difference" else ""
-        cells = [_with_interval(row.get(key), sign, width=6) for row in rows]
-        table.append([f"{'':2}{header}", *cells])
+        table.append([f"{'':2}{header}", *(_cell(row, key, width=6) for row in rows)])
     widths = [max(map(len, column)) for column in table]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -238,10 +236,7 @@ def _markdown_by_lines(report: Report) -> list[str]:
     lines = [_markdown_row(_heading(report), list(_PRINTED[0])), "|---" * 5 + "|"]
     for row in _by_group(report):
         name = in_markdown(row["condition"].strip())
-        cells = [
-            _with_interval(row.get(key), "+" if key == "difference" else "")
-            for key in _PRINTED[0].values()
-        ]
+        cells = [_cell(row, key) for key in _PRINTED[0].values()]
         lines.append(_markdown_row(name if "top1" in row else f"**{name}**", cells))
     return lines
 
@@ -254,7 +249,7 @@ def _markdown_by_columns(report: Report) -> list[str]:
         "|---" * (len(rows) + 1) + "|",
         _markdown_row("top-1, reference", [_percent(r["reference_top1"]) for r in rows]),
         _markdown_row("top-1, model", [_percent(r["top1"]) for r in rows]),
-        _markdown_row("difference", [_with_interval(r["difference"], "+") for r in rows]),
+        _markdown_row("difference", [_cell(r, "difference") for r in rows]),
         *_shares_row(rows),
         _markdown_row(
             "top-5, reference to model",
@@ -266,7 +261,7 @@ def _markdown_by_columns(report: Report) -> list[str]:
 
 def _shares_row(rows: list[Row]) -> list[str]:
     """None where nothing is to be recovered."""
-    shares = [_with_interval(row["recovered_share"]) for row in rows]
+    shares = [_cell(row, "recovered_share") for row in rows]
     return [_markdown_row("recovered share", shares)] if any(shares) else []
 
 
@@ -393,6 +388,10 @@ def _markdown_row(name: str, cells: list[str]) -> str:
 
 def _percent(estimate: dict[str, float]) -> str:
     return f"{100 * estimate['value']:.1f}"
+
+
+def _cell(row: Row, key: str, width: int = 0) -> str:
+    return _with_interval(row.get(key), "+" if key == "difference" else "", width)
 
 
 def _with_interval(estimate: dict[str, Any] | None, sign: str = "", width: int = 0) -> str:

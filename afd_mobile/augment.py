@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 
 from afd_mobile.degrade import (
     QUALITIES,
@@ -24,6 +23,7 @@ from afd_mobile.degrade import (
     Shifted,
     Then,
     Webp,
+    resized,
 )
 
 T = TypeVar("T")
@@ -142,7 +142,7 @@ def _part(image: RGB, down: int, across: int, size: int, rng: Rng) -> RGB:
     part = image[top : top + down, left : left + across]
     if (down, across) == (size, size):
         return part
-    return np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BILINEAR))
+    return resized(part, (size, size))
 
 
 def mixed(one: RGB, other: RGB, rng: Rng) -> RGB:

@@ -20,12 +20,12 @@ from torch import Tensor, fx, nn
 
 from afd_mobile.backbone_names import BackboneName, Factory
 from afd_mobile.checkpoint import load_strictly, read_state_dict
-from afd_mobile.corrections import AnyModule, InsideModule
+from afd_mobile.corrections import AnyModule
 from afd_mobile.datasets import nchw
 from afd_mobile.dct import BLOCK
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fusion import Reparameterizable
-from afd_mobile.places import QUALNAME, corrected_tail
+from afd_mobile.places import QUALNAME, corrected_logits, tail_with
 from afd_mobile.resources import models_dir
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -185,22 +185,13 @@ def classifier(
         module: corrects the features at the tap, or inside the tail; None leaves them.
     """
     normalize = Normalize(backbone.mean, backbone.std).to(device)
-    head, tail = backbone.head.to(device), backbone.tail.to(device)
     correct = module.to(device) if module is not None else None
-    if isinstance(correct, InsideModule):
-        tail = corrected_tail(tail, correct)
+    head, tail = backbone.head.to(device), tail_with(backbone.tail.to(device), correct)
 
     @torch.no_grad()
     def logits(pictures: NDArray[np.uint8]) -> Tensor:
         image = nchw(torch.from_numpy(pictures).to(device))
-        features = head(normalize(image))
-        if isinstance(correct, InsideModule):
-            result: Tensor = tail(features, correct(image))
-        elif correct is not None:
-            result = tail(correct(features, image))
-        else:
-            result = tail(features)
-        return result.float().cpu()
+        return corrected_logits(tail, correct, head(normalize(image)), image).float().cpu()
 
     return logits
 

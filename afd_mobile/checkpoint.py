@@ -85,11 +85,15 @@ def find_checkpoint(name: str) -> Path:
         return shipped
     if Path(name).is_file():
         return Path(name)
-    available = sorted(p.stem for p in models_dir().glob("*.safetensors"))
     raise InputError(
         f"no checkpoint {name!r}: neither a file nor shipped; shipped: "
-        f"{', '.join(available) or 'none'}"
+        f"{', '.join(shipped_names()) or 'none'}"
     )
+
+
+def shipped_names() -> list[str]:
+    """Of the checkpoints that come with the project, sorted."""
+    return sorted(path.stem for path in models_dir().glob("*.safetensors"))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

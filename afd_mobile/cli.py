@@ -43,12 +43,11 @@ _AUTO_RULE = (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from afd_mobile.backbones import Backbone
     from afd_mobile.corrections import AnyModule
     from afd_mobile.degrade import RGB
     from afd_mobile.training import Progress
+    from afd_mobile.validation import Validation
 
 
 def train_main() -> None:
@@ -201,7 +200,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from afd_mobile import distributed, training
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
-    from afd_mobile.picture_files import list_images
+    from afd_mobile.picture_files import list_images, split
 
     images = list_images(arguments.images)
     device = distributed.device_of(arguments.device)
@@ -260,31 +259,26 @@ def _train(arguments: argparse.Namespace) -> None:
     broken = f", {progress.unreadable} of them unreadable" if progress.unreadable else ""
     made = f"trained for {backbone.name} at {backbone.tap}, {len(images)} pictures{broken}"
     print(printable(f"{out}  ({made})"))
-    print(_held_out(module, backbone, images, device))
+    validation = progress.validation
+    if validation is None:  # a resumed training that lacked its result alone has read none
+        validation, _ = training.held_out_validation(backbone, split(images)[1], device)
+    print(_held_out(module, validation))
 
 
-def _held_out(
-    module: AnyModule, backbone: Backbone, images: list[Path], device: torch.device
-) -> str:
+def _held_out(module: AnyModule, validation: Validation | None) -> str:
     """How good the trained module is, on pictures that it has not seen."""
     from statistics import mean
 
-    from afd_mobile.datasets import spread_crops
-    from afd_mobile.picture_files import split
-    from afd_mobile.validation import MAX_PICTURES, Validation
-
-    crops, _ = spread_crops(split(images)[1], MAX_PICTURES, backbone.input_size)
-    if not crops:
+    if validation is None:
         return "held out: no picture, so nothing says how good it is; afd-eval does"
-    validation = Validation(backbone, crops, device)
     agreement = validation.corrected(module)
     direct, corrected = (
         mean(shares[str(quality)] for quality in QUALITIES)
         for shares in (validation.direct, agreement)
     )
     return (
-        f"held out: {len(crops)} pictures; top-1 as of the clean picture, mean of QF "
-        f"{' '.join(map(str, QUALITIES))}: direct {direct:.1%} -> corrected {corrected:.1%}; "
+        f"held out: {len(validation.reference)} pictures; top-1 as of the clean picture, mean of "
+        f"QF {' '.join(map(str, QUALITIES))}: direct {direct:.1%} -> corrected {corrected:.1%}; "
         f"corrected clean ones {agreement['clean']:.1%}"
     )
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from afd_mobile.augment import Augmentation, mixed
-from afd_mobile.degrade import RGB
+from afd_mobile.degrade import RGB, resized
 from afd_mobile.errors import InputError
 from afd_mobile.picture_files import read_image
 
@@ -86,8 +85,7 @@ def _no_strip(image: RGB) -> RGB:
 def _with_short_side(image: RGB, short: int) -> RGB:
     h, w = image.shape[:2]
     scale = short / min(h, w)
-    target = (max(short, round(w * scale)), max(short, round(h * scale)))
-    return np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BILINEAR))
+    return resized(image, (max(short, round(w * scale)), max(short, round(h * scale))))
 
 
 class TrainingCrop(NamedTuple):

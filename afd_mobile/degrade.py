@@ -220,11 +220,12 @@ class Scaled:
     def apply(self, image: RGB, seed: int) -> RGB:
         h, w = image.shape[:2]
         other = (max(1, round(w * self.factor)), max(1, round(h * self.factor)))
-        there = self.inner.apply(_resized(image, other), seed)
-        return _resized(there, (w, h))
+        there = self.inner.apply(resized(image, other), seed)
+        return resized(there, (w, h))
 
 
-def _resized(image: RGB, size: tuple[int, int]) -> RGB:
+def resized(image: RGB, size: tuple[int, int]) -> RGB:
+    """Scaled to (W, H)."""
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 

@@ -4,6 +4,11 @@ Each message is one line that names the file or value and the remedy.
 """
 
 
+def reason_of(error: Exception) -> str:
+    """What went wrong, without the path that an OSError names again."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 class AfdError(Exception):
     """Base of all errors that end a command with one line instead of a traceback."""
 

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 from afd_mobile.errors import OutputError
+
+
+def nearest_path(missing: Path, others: Iterable[Path] = ()) -> Path | None:
+    """What was meant by a mistyped path: the most alike of what lies beside it and of `others`."""
+    known = {path.name: path for path in others}
+    with suppress(OSError):
+        known |= {path.name: path for path in missing.parent.iterdir()}
+    near = get_close_matches(missing.name, known, n=1)
+    return known[near[0]] if near else None
 
 
 def is_special(path: Path) -> bool:

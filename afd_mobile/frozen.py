@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from afd_mobile.fusion import fuse
+from afd_mobile.places import node_outputs
 
 
 def fast_type(device: torch.device) -> torch.dtype:
@@ -43,18 +44,8 @@ def frozen(graph: fx.GraphModule, device: torch.device) -> fx.GraphModule:
 
 def with_deeper_features(tail: fx.GraphModule, features: Tensor, largest: int) -> fx.GraphModule:
     """The tail returning (logits, *the last feature map at each resolution up to `largest`)."""
-    shapes: dict[fx.Node, torch.Size] = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> object:
-            result = super().run_node(n)
-            if isinstance(result, Tensor) and result.ndim == 4 and result.shape[-1] > 1:
-                shapes[n] = result.shape
-            return result
-
-    with torch.no_grad():
-        Recorder(tail).run(features)
-    last_of_size = {shape[-1]: node for node, shape in shapes.items()}
+    maps = {n: x for n, x in node_outputs(tail, features).items() if x.ndim == 4}
+    last_of_size = {x.shape[-1]: node for node, x in maps.items() if x.shape[-1] > 1}
     deeper = [n for size, n in last_of_size.items() if size <= largest]
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx, nn
 
-from afd_mobile.corrections import KINDS, InsideConfig, InsideModule, Place
+from afd_mobile.corrections import KINDS, AnyModule, InsideConfig, InsideModule, Place
 from afd_mobile.cost import cost_of
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fusion import Reparameterizable
@@ -96,6 +96,27 @@ def corrected_tail(tail: fx.GraphModule, module: InsideModule) -> fx.GraphModule
     return corrected(marked(tail, module.config.places), module)
 
 
+def tail_with(tail: fx.GraphModule, module: AnyModule | None) -> fx.GraphModule:
+    """What `corrected_logits` takes: with the corrections in it, where they are inside."""
+    return corrected_tail(tail, module) if isinstance(module, InsideModule) else tail
+
+
+def corrected_logits(
+    tail: nn.Module, module: AnyModule | None, features: Tensor, image: Tensor
+) -> Tensor:
+    """What `tail_with(tail, module)` gives, corrected at the tap or inside; plain without module.
+
+    Shapes: tapped features (N, C, h, w), picture (N, 3, H, W) -> (N, classes).
+    """
+    if isinstance(module, InsideModule):
+        logits: Tensor = tail(features, module(image))
+    elif module is not None:
+        logits = tail(module(features, image))
+    else:
+        logits = tail(features)
+    return logits
+
+
 def observed_place(module: InsideModule) -> Place:
     """The deepest place that corrects feature maps: there, all corrections but a pooled one show.
 
@@ -138,7 +159,7 @@ def check_places(backbone: Backbone, places: Sequence[Place], what: str) -> None
     Raises:
         InputError: a node that is missing, or gives something else.
     """
-    outputs = _outputs(marked(backbone.tail, places), backbone)
+    outputs = node_outputs(marked(backbone.tail, places), _blank_features(backbone))
     by_target = {str(node.target): tensor for node, tensor in outputs.items()}
     for number, place in enumerate(places):
         shape = tuple(by_target[_mark(number)].shape)
@@ -166,6 +187,22 @@ def _targets(graph: fx.GraphModule) -> dict[str, object]:
         for node in graph.graph.nodes
         if node.op in ("call_module", "get_attr")
     }
+
+
+def node_outputs(graph: fx.GraphModule, features: Tensor) -> dict[fx.Node, Tensor]:
+    """Every node that gives a tensor, with it, in order; the features come first."""
+    outputs: dict[fx.Node, Tensor] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> object:
+            result = super().run_node(n)
+            if isinstance(result, Tensor) and n.op not in ("get_attr", "output"):
+                outputs[n] = result
+            return result
+
+    with torch.no_grad():
+        Recorder(graph).run(features)
+    return outputs
 
 
 # --- choosing -----------------------------------------------------------------------------------
@@ -277,7 +314,7 @@ class _Network:
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone, self.tail = backbone, backbone.tail
-        outputs = _outputs(self.tail, backbone)
+        outputs = node_outputs(self.tail, _blank_features(backbone))
         every = [n for n in outputs if self._is_spatial(n, depthwise=False)]
         depthwise = [n for n in every if self._is_spatial(n, depthwise=True)]
         self.convolutions = depthwise or every
@@ -369,22 +406,6 @@ class _Network:
 
     def _module(self, node: fx.Node) -> nn.Module:
         return self.tail.get_submodule(str(node.target))
-
-
-def _outputs(graph: fx.GraphModule, backbone: Backbone) -> dict[fx.Node, Tensor]:
-    """Every node that gives a tensor, with it, in order; the features come first."""
-    outputs: dict[fx.Node, Tensor] = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> object:
-            result = super().run_node(n)
-            if isinstance(result, Tensor) and n.op not in ("get_attr", "output"):
-                outputs[n] = result
-            return result
-
-    with torch.no_grad():
-        Recorder(graph).run(_blank_features(backbone))
-    return outputs
 
 
 def _blank_features(backbone: Backbone) -> Tensor:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,12 @@ from afd_mobile.artifacts import (
 )
 from afd_mobile.backbone_names import BackboneName, recorded_backbone
 from afd_mobile.backbones import Backbone, classifier, load_backbone
-from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
+from afd_mobile.checkpoint import find_checkpoint, load_checkpoint, shipped_names
 from afd_mobile.corrections import AnyModule
 from afd_mobile.errors import InputError
+from afd_mobile.files import nearest_path
 from afd_mobile.fusion import fuse
 from afd_mobile.litert import LiteRtModel, check_model
-from afd_mobile.resources import models_dir
 
 Logits = NDArray[np.float32]
 _Run = Callable[[NDArray[np.float32]], Logits]
@@ -109,18 +108,14 @@ def open_predictor(
 
 def _check_exists(target: Path) -> None:
     """Names the nearest of what lies beside it and of the shipped ones."""
-    shipped = {path.stem: Path(path.stem) for path in models_dir().glob("*.safetensors")}
+    shipped = shipped_names()
     if target.is_file() or target.is_dir() or str(target) in shipped:
         return
-    known = dict(shipped)
-    with suppress(OSError):
-        known |= {path.name: path for path in target.parent.iterdir()}
-    near = difflib.get_close_matches(target.name, known, n=1)
-    meant = f" (did you mean {known[near[0]]}?)" if near else ""
+    near = nearest_path(target, map(Path, shipped))
+    meant = f" (did you mean {near}?)" if near else ""
     raise InputError(
         f"there is no file or folder {target}{meant}; give a checkpoint (its file or a shipped "
-        f"one's name: {', '.join(sorted(shipped))}), an export folder, or a .tflite or .onnx file "
-        "in one"
+        f"one's name: {', '.join(shipped)}), an export folder, or a .tflite or .onnx file in one"
     )
 
 

@@ -149,6 +149,7 @@ class Progress:
         by condition, and the mean `recovered_share` of it.
     unreadable: how many pictures are known to be so, held-out ones included.
     said: what is to be said of those that turned out to be so in this iteration, on any rank.
+    validation: the held-out pictures; None where there are none, or none has been read yet.
     saved: the training was asked to stop, and can be resumed from here.
     """
 
@@ -158,6 +159,7 @@ class Progress:
     curve: list[dict[str, Any]]
     unreadable: int
     said: list[str]
+    validation: Validation | None = dataclasses.field(compare=False)  # no figure of the run
     saved: bool
 
 
@@ -212,7 +214,7 @@ def train(
         pin_memory=device.type == "cuda",
     )
     if start == iterations:  # stopped between its last state and its result
-        yield run.progress(start, run.smooth_loss, [], saved=False)
+        yield run.progress(start, run.smooth_loss, [], None, saved=False)
     saved = time.monotonic()
     for iteration, batch in enumerate(batches_of(loader), start=start + 1):
         for group in optimizer.param_groups:
@@ -238,23 +240,29 @@ def train(
         run.smooth_loss = 0.98 * before + 0.02 * value
         if rank() == 0 and iteration % max(1, iterations // VALIDATIONS) == 0:
             if held_out:  # not sooner: reading its pictures would delay the start
-                held_out_crops, broken = spread_crops(held_out, MAX_PICTURES, backbone.input_size)
+                validation, broken = held_out_validation(backbone, held_out, device)
                 said += broken[run.unreadable_held_out :]  # a resumed run has said them
                 run.unreadable_held_out, held_out = len(broken), []
-                if held_out_crops:
-                    validation = Validation(backbone, held_out_crops, device)
             if validation is not None:
                 crops_seen, averaged = iteration * settings.batch, cast(AnyModule, average.module)
                 run.curve.append(_curve_point(crops_seen, run.smooth_loss, validation, averaged))
         if stopping or time.monotonic() - saved > SAVE_EVERY_S or iteration == iterations:
             run.save(iteration, module)
             saved = time.monotonic()
-        yield run.progress(iteration, value, said, saved=stopping)
+        yield run.progress(iteration, value, said, validation, saved=stopping)
         if stopping:
             return
     module.load_state_dict(average.module.state_dict())
     module.eval()
     sharpen_strength(module, training_images, backbone.input_size)
+
+
+def held_out_validation(
+    backbone: Backbone, held_out: list[Path], device: torch.device
+) -> tuple[Validation | None, list[str]]:
+    """Of at most MAX_PICTURES of them, None where none can be read; and what was said of those."""
+    crops, unreadable = spread_crops(held_out, MAX_PICTURES, backbone.input_size)
+    return (Validation(backbone, crops, device) if crops else None), unreadable
 
 
 def sharpen_strength(module: AnyModule, images: list[Path], size: int) -> None:
@@ -388,9 +396,19 @@ class _Run:
     smooth_loss: float = math.nan
     unreadable_held_out: int = 0
 
-    def progress(self, iteration: int, loss: float, said: list[str], *, saved: bool) -> Progress:
+    def progress(
+        self,
+        iteration: int,
+        loss: float,
+        said: list[str],
+        validation: Validation | None,
+        *,
+        saved: bool,
+    ) -> Progress:
         unreadable = len(self.pictures.unreadable) + self.unreadable_held_out
-        return Progress(iteration, loss, self.smooth_loss, self.curve, unreadable, said, saved)
+        return Progress(
+            iteration, loss, self.smooth_loss, self.curve, unreadable, said, validation, saved
+        )
 
     def save(self, iteration: int, module: AnyModule) -> None:
         if rank() != 0:

@@ -28,7 +28,7 @@ from afd_benchmark.adb import (
 )
 from afd_benchmark.results import NotNegative
 from afd_mobile.artifacts import versions_of
-from afd_mobile.errors import AfdError, InputError, OutputError
+from afd_mobile.errors import AfdError, InputError, OutputError, reason_of
 
 T = TypeVar("T")
 
@@ -174,10 +174,9 @@ class Player:
             self.header = msgspec.json.decode(first, type=Header)
             self._exchanges = [msgspec.json.decode(line, type=Exchange) for line in rest]
         except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
             raise InputError(
-                f"{path} cannot be read as a cassette: {why}; give a folder that `afd-bench run` "
-                "wrote under cassettes/, which only runs on phones have"
+                f"{path} cannot be read as a cassette: {reason_of(error)}; give a folder "
+                "that `afd-bench run` wrote under cassettes/, which only runs on phones have"
             ) from error
         if self.header.schema_version != CASSETTE_SCHEMA_VERSION:
             raise InputError(

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from afd_benchmark.report_cases import Shown
-from afd_mobile.errors import InputError
+from afd_mobile.errors import InputError, reason_of
 
 _SCHEMA_VERSION = 1
 _CLEAN = "clean"
@@ -114,9 +114,8 @@ def read_accuracy(path: Path) -> AccuracyReport:
             raise InputError(f"{path} is afd-bench's own; give it as RESULTS, not by --accuracy")
         report = msgspec.json.decode(content, type=AccuracyReport)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"{path} cannot be read as accuracy: {why}; make it with afd-eval --json"
+            f"{path} cannot be read as accuracy: {reason_of(error)}; make it with afd-eval --json"
         ) from error
     if report.schema_version != _SCHEMA_VERSION or not report.conditions:
         raise InputError(

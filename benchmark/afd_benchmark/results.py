@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from afd_mobile.errors import InputError
+from afd_mobile.errors import InputError, reason_of
 from afd_mobile.files import write_whole
 
 RESULTS = "results.json"
@@ -315,10 +315,9 @@ def read_results(path: Path) -> Results:
                 raise msgspec.ValidationError(f"{wrong} - at `$.cases[{number}]`")
         return results
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"{file} cannot be read as results of afd-bench: {why}; give a folder or file that "
-            "`afd-bench run` wrote"
+            f"{file} cannot be read as results of afd-bench: {reason_of(error)}; give a folder or "
+            "file that `afd-bench run` wrote"
         ) from error
 
 

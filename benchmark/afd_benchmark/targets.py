@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from afd_benchmark.file_cost import cost_of_file
 from afd_mobile.artifacts import MANIFEST, InputRange, Scope, file_of, read_manifest, sha256
 from afd_mobile.errors import InputError
+from afd_mobile.files import nearest_path
 from afd_mobile.litert import TensorContract, contracts
 from afd_mobile.parity import Limits
 from afd_mobile.terminal import printable
@@ -92,7 +92,9 @@ def target_files(path: Path) -> list[Path]:
     if path.suffix == ".tflite" and path.is_file():
         return [path]
     if not path.exists():
-        raise InputError(f"{path} does not exist; {_nearest(path)}")
+        near = nearest_path(path)
+        remedy = f"is it {near}?" if near else "give an export folder or a .tflite file"
+        raise InputError(f"{path} does not exist; {remedy}")
     if not path.is_dir():
         raise InputError(
             f"{path} is no .tflite file and no folder; give one that afd-export made, or a file"
@@ -102,13 +104,6 @@ def target_files(path: Path) -> list[Path]:
     if not found:
         raise InputError(f"{path} holds no .tflite file; give a folder that afd-export made")
     return found
-
-
-def _nearest(path: Path) -> str:
-    """What may have been meant."""
-    there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = get_close_matches(path.name, there, 1)
-    return f"is it {path.parent / near[0]}?" if near else "give an export folder or a .tflite file"
 
 
 def read_target(path: Path, input_shape: tuple[int, ...] | None = None) -> Target:

@@ -11,7 +11,7 @@ from afd_mobile.artifacts import InputRange, Scope
 from afd_mobile.backbones import Backbone, Normalize
 from afd_mobile.corrections import AnyModule, InsideModule
 from afd_mobile.dct import DctFrontEnd
-from afd_mobile.places import corrected_tail
+from afd_mobile.places import corrected_logits, tail_with
 
 
 class DeployedGraph(nn.Module):
@@ -41,21 +41,16 @@ class DeployedGraph(nn.Module):
                 self.afd.fde_net.dct = DctFrontEnd(backbone.mean, backbone.std)
         self.input_size = backbone.input_size
         self.head = backbone.head
-        self.tail: nn.Module = backbone.tail if scope is Scope.CLASSIFIER else nn.Identity()
-        if isinstance(self.afd, InsideModule):
-            assert scope is Scope.CLASSIFIER  # it corrects behind the tap
-            self.tail = corrected_tail(backbone.tail, self.afd)
+        self.tail: nn.Module = nn.Identity()
+        if scope is Scope.CLASSIFIER:
+            self.tail = tail_with(backbone.tail, self.afd)
+        else:
+            assert not isinstance(self.afd, InsideModule)  # it corrects behind the tap
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.head(self.normalize(image))
-        if isinstance(self.afd, InsideModule):
-            output: Tensor = self.tail(features, self.afd(image))
-        elif self.afd is not None:
-            output = self.tail(self.afd(features, image))
-        else:
-            output = self.tail(features)
-        return output
+        return corrected_logits(self.tail, self.afd, features, image)
 
 
 class SubtractMean(nn.Module):
