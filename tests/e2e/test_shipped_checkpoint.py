@@ -30,9 +30,9 @@ def _float32(folder: Path) -> LiteRtModel:
     return LiteRtModel(folder / f"{read_manifest(folder)['name']}_float32.tflite", threads=2)
 
 
-def _compressed(folder: Path, quality: int) -> NDArray[np.float32]:
-    """(500, 224, 224, 3) after JPEG."""
-    paths = sorted(folder.glob("*/*.webp"))
+def _compressed(folder: Path, quality: int, every: int) -> NDArray[np.float32]:
+    """(500 / every, 224, 224, 3) after JPEG."""
+    paths = sorted(folder.glob("*/*.webp"))[::every]
     return np.stack([jpeg(read_image(p), quality) for p in paths]).astype(np.float32)
 
 
@@ -40,29 +40,38 @@ def _top1(model: LiteRtModel, images: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.array([int(model.run(image[None]).argmax()) for image in images])
 
 
-def test_exported_file_has_the_trained_modules_top1(corrected: Path, photographs: Path) -> None:
-    images = _compressed(photographs, 10)
+@pytest.mark.parametrize(
+    ("every", "pictures"), [(4, 125), pytest.param(1, 500, marks=pytest.mark.long)]
+)
+def test_exported_file_has_the_trained_modules_top1(
+    corrected: Path, photographs: Path, every: int, pictures: int
+) -> None:
+    images = _compressed(photographs, 10, every)
     checkpoint = load_checkpoint(find_checkpoint(CHECKPOINT))
     backbone = load_backbone("mobilenet_v2", tap=checkpoint.tap)
     trained = DeployedGraph(backbone, checkpoint.module, InputRange.RGB255, Scope.CLASSIFIER)
     expected = run_torch(trained, images).argmax(axis=1)
-    assert len(expected) == 500
-    assert (_top1(_float32(corrected), images) == expected).sum() >= 499
+    assert len(expected) == pictures
+    assert (_top1(_float32(corrected), images) == expected).sum() >= pictures - 1
 
 
+# On all 500: 0 more right clean, 37 at QF 25 and 74 at QF 7.
+@pytest.mark.parametrize(
+    ("quality", "least"),
+    [(QUALITIES[-1], 8), pytest.param(QUALITIES[0], 2, marks=pytest.mark.long)],
+)
 def test_the_correction_gains_and_leaves_clean_pictures_alone(
-    corrected: Path, photographs: Path
+    corrected: Path, photographs: Path, quality: int, least: int
 ) -> None:
     model = open_predictor(str(corrected), CPU)
     wnids = [wnid for wnid, _ in imagenet_classes()]
     pictures = labelled_pictures(photographs, wnids, labels_from="ImageNet", limit=125)
-    conditions = [CLEAN, *(single(q) for q in (QUALITIES[0], QUALITIES[-1]))]
+    conditions = [CLEAN, single(quality)]
     *_, outcomes = evaluate(model, plain_predictor(model, CPU), pictures, conditions, workers=1)
     assert isinstance(outcomes, Outcomes) and len(outcomes.keys) == 125
     gain = outcomes.top1.sum(axis=0, dtype=int) - outcomes.reference_top1.sum(axis=0, dtype=int)
-    # On all 500: 0, 37 and 74 more right.
     assert gain[0] >= -1
-    assert (gain[1:] >= [2, 8]).all(), gain
+    assert gain[1] >= least, gain
 
 
 def test_shipped_checkpoint_keeps_the_mobile_budget(corrected: Path) -> None:
