@@ -292,6 +292,7 @@ def test_a_second_export_is_byte_identical_and_replaces_an_old_one(
     assert done.out.encode() == (out / "manifest.json").read_bytes()
 
 
+@pytest.mark.long
 def test_the_other_ways_to_export(tiny_dir: Path, tmp_path: Path) -> None:
     """All branches, the tapped features alone, normalised pictures; one picture is broken."""
     images, out = tmp_path / "images", tmp_path / "out"

@@ -206,7 +206,9 @@ def test_a_network_that_gives_nan_publishes_nothing(
     assert not list((tmp_path / "parent").iterdir())
 
 
-@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8])
+@pytest.mark.parametrize(
+    "precision", [Precision.FLOAT32, pytest.param(Precision.INT8, marks=pytest.mark.long)]
+)
 def test_without_float32_or_with_nothing_left_nothing_is_published(
     make_request: Callable[..., ExportRequest],
     monkeypatch: pytest.MonkeyPatch,

@@ -80,7 +80,10 @@ def finished(
     return path, module, steps
 
 
-@pytest.mark.parametrize(("objective", "preset"), [("distill", "mobile"), ("feature-mse", "paper")])
+@pytest.mark.parametrize(
+    ("objective", "preset"),
+    [("distill", "mobile"), pytest.param("feature-mse", "paper", marks=pytest.mark.long)],
+)
 def test_resuming_continues_exactly(
     objective: str,
     preset: str,
