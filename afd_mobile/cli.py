@@ -596,8 +596,9 @@ def _table(arguments: argparse.Namespace) -> None:
 def _drift_parser() -> argparse.ArgumentParser:
     parser = Parser(
         "afd-eval drift",
-        "Draw how far compression moves DCT coefficients and features (the paper's Fig. 4), and "
-        "the drift of every block before and after correction (Fig. 2 and 7).\n"
+        "Draw how far compression moves DCT coefficients and features (the paper's Fig. 4), the "
+        "drift of every block before and after correction (Fig. 2 and 7), and the features "
+        "themselves (Fig. 6 and 8).\n"
         f"{_DISTILLED}",
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
@@ -667,7 +668,9 @@ def _drift(arguments: argparse.Namespace) -> None:
 
     curves = drift.measure_drift(backbone, module, pictures())
     shown, *rest = (image for image in images if image not in unreadable)
-    maps = drift.drift_maps(backbone, module, read_image(shown), QUALITIES)
+    picture = read_image(shown)
+    maps = drift.drift_maps(backbone, module, picture, QUALITIES)
+    features = drift.feature_maps(backbone, module, picture)
     content = {
         "checkpoint": path.stem,
         "tap": node,
@@ -678,13 +681,14 @@ def _drift(arguments: argparse.Namespace) -> None:
     write_whole(out / "drift.json", to_json(content))
     write_whole(out / "curves.png", drift.draw_curves(curves))
     write_whole(out / "maps.png", drift.draw_maps(maps))
+    write_whole(out / "features.png", drift.draw_features(features))
     for curve in curves:
         corrected = "" if curve.mean_after is None else f", corrected {curve.mean_after:.1f}"
         print(f"QF {curve.quality:<3} mean drift {curve.mean_before:.1f} degrees{corrected}")
     distilled = checkpoint.training.get("objective") == "distill"
     if distilled and isinstance(module, AfdModule):
         print(f"trained with {_DISTILLED}")
-    print(printable(f"{out}: drift.json, curves.png, maps.png"))
+    print(printable(f"{out}: drift.json, curves.png, maps.png, features.png"))
 
 
 def _make_folder(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""How far compression makes features drift, block by block: the paper's Fig. 2, 4 and 7.
+"""How far compression makes features drift: the paper's Fig. 2, 4, 6, 7 and 8.
 
 Drift is an angle in degrees between what the clean and the compressed picture give. Every 8x8
 block of a picture counts, where the paper samples 10,000 of them.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +31,12 @@ from afd_mobile.plotting import png
 QUALITIES = (10, 25, 50, 60)  # Fig. 4's
 BIN_DEGREES = 2.5
 MIN_BLOCKS = 50
+# Of the feature maps that are drawn.
+FEATURE_QUALITY = 10
+CHANNELS = 4
 
 Angles = NDArray[np.float64]  # degrees
+Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,45 @@ class Curve:
     after: Angles | None
     mean_before: float
     mean_after: float | None
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """The K channels of one picture that drift most, where features are looked at.
+
+    Attributes:
+        clean_picture: (S, S, 3).
+        drift: of every block, with the compressed picture.
+        estimate: (S / 8, S / 8), mean magnitude of FDE-Net's drift map; None without a module.
+        channels: K indices, the one that drifts most first.
+        clean, compressed: (K, h, w).
+        corrected: the same once the module has corrected; None without a module.
+    """
+
+    clean_picture: RGB
+    drift: DriftMap
+    estimate: Features | None
+    channels: list[int]
+    clean: Features
+    compressed: Features
+    corrected: Features | None
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """What the classifier makes of one picture, clean and at Q qualities.
+
+    Attributes:
+        pictures: the clean one, then the Q compressed ones.
+        features: (1 + Q, C, h, w), of them in this order.
+        corrected: (Q, C, h, w); None without a module.
+        stride: picture pixels per position.
+    """
+
+    pictures: list[RGB]
+    features: Tensor
+    corrected: Tensor | None
+    stride: int
 
 
 # --- arithmetic ---------------------------------------------------------------------------------
@@ -162,7 +206,38 @@ def drift_maps(
     Raises:
         InputError: the tap's features do not fit 8x8 blocks, or are not finite.
     """
-    return _drift_maps(backbone, None if module is None else fuse(module), image, qualities)
+    fused = None if module is None else fuse(module)
+    return _drift_maps(_observe(backbone, fused, image, qualities), qualities)
+
+
+def feature_maps(
+    backbone: Backbone, module: AnyModule | None, image: RGB, quality: int = FEATURE_QUALITY
+) -> FeatureMaps:
+    """The CHANNELS channels of one picture whose features compression changes most.
+
+    Args, Raises: as of `drift_maps`, with a single quality.
+    """
+    fused = None if module is None else fuse(module)
+    seen = _observe(backbone, fused, image, [quality])
+    clean, compressed = seen.features
+    order = (compressed - clean).square().mean((1, 2)).argsort(descending=True, stable=True)
+    channels = order[:CHANNELS]
+    (drift,) = _drift_maps(seen, [quality])
+    return FeatureMaps(
+        clean_picture=seen.pictures[0],
+        drift=drift,
+        estimate=None if fused is None else _estimate(fused, drift.picture),
+        channels=channels.tolist(),
+        clean=clean[channels].numpy(),
+        compressed=compressed[channels].numpy(),
+        corrected=None if seen.corrected is None else seen.corrected[0, channels].numpy(),
+    )
+
+
+@torch.inference_mode()
+def _estimate(fused: AnyModule, picture: RGB) -> Features:
+    result: Features = fused.fde_net(_batch([picture]))[0].abs().mean(0).numpy()
+    return result
 
 
 def measure_drift(
@@ -185,7 +260,7 @@ def measure_drift(
     bins = int(180 / BIN_DEGREES) + 1
     sums = np.zeros((len(qualities), 4, bins))
     for image in images:
-        maps = _drift_maps(backbone, fused, image, qualities)
+        maps = _drift_maps(_observe(backbone, fused, image, qualities), qualities)
         for i, drift in enumerate(maps):
             sums[i] += _binned(drift, bins)
     if not sums.any():
@@ -223,12 +298,12 @@ def _curve(quality: int, sums: Angles, *, corrected: bool) -> Curve:
 
 
 @torch.inference_mode()
-def _drift_maps(
+def _observe(
     backbone: Backbone, fused: AnyModule | None, image: RGB, qualities: Sequence[int]
-) -> list[DriftMap]:
+) -> _Observed:
     clean = centre_crop(image, backbone.input_size)
-    pictures = [jpeg(clean, quality) for quality in qualities]
-    batch = _batch([clean, *pictures])
+    pictures = [clean, *(jpeg(clean, quality) for quality in qualities)]
+    batch = _batch(pictures)
     features = backbone.head(Normalize(backbone.mean, backbone.std)(batch))
     stride, corrected = backbone.stride, None
     if isinstance(fused, InsideModule):
@@ -241,11 +316,17 @@ def _drift_maps(
     for values in (features, corrected):
         if values is not None and not values.isfinite().all():
             raise InputError(f"tap {backbone.tap} of {backbone.name} gives NaN or infinity")
-    reference, *drifted = features
-    size = backbone.input_size // BLOCK
+    return _Observed(pictures, features, corrected, stride)
+
+
+@torch.inference_mode()
+def _drift_maps(seen: _Observed, qualities: Sequence[int]) -> list[DriftMap]:
+    clean, *pictures = seen.pictures
+    reference, *drifted = seen.features
+    size = len(clean) // BLOCK
 
     def drift(values: Tensor) -> Angles:
-        return _numpy(block_angles(values, reference, stride, (size, size)))
+        return _numpy(block_angles(values, reference, seen.stride, (size, size)))
 
     clean_dct = block_dct(clean)
     return [
@@ -254,7 +335,7 @@ def _drift_maps(
             picture=picture,
             dct_angle=_numpy(angles(block_dct(picture), clean_dct, dim=0)),
             before=drift(drifted[i]),
-            after=None if corrected is None else drift(corrected[i]),
+            after=None if seen.corrected is None else drift(seen.corrected[i]),
         )
         for i, (quality, picture) in enumerate(zip(qualities, pictures, strict=True))
     ]
@@ -314,3 +395,67 @@ def draw_maps(maps: Sequence[DriftMap]) -> bytes:
     label = "feature drift angle, degrees"
     figure.colorbar(shown, ax=grid, label=label, extend="max", aspect=15 * len(maps))
     return png(figure)
+
+
+def draw_features(maps: FeatureMaps) -> bytes:
+    """Fig. 6 and 8 as PNG: a row a channel; clean, compressed, corrected, and how far from clean.
+
+    Above them stand the pictures, the module's own estimate of the drift, and the drift itself.
+    Features share one scale in a row, differences another, around 0; both leave out the one value
+    in 200 that is farthest off.
+    """
+    features = {"clean": maps.clean, "compressed": maps.compressed}
+    if maps.corrected is not None:
+        features["corrected"] = maps.corrected
+    differences = {
+        f"{name} - clean": values - maps.clean for name, values in list(features.items())[1:]
+    }
+    rows, columns = 1 + len(maps.channels), len(features) + len(differences)
+    figure = Figure(figsize=(2.2 * columns + 1.4, 2.25 * rows), dpi=110, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    left, right = grid[:, : len(features)], grid[:, len(features) :]
+    _draw_above(figure, left[0], right[0], maps)
+    for axes, name in zip(grid[1], (*features, *differences), strict=True):
+        axes.set_title(name)
+    for row, channel in enumerate(maps.channels):
+        shown = [values[row] for values in features.values()]
+        low, high = np.percentile(shown, [0.5, 99.5])
+        left[1 + row, 0].set_ylabel(f"channel {channel}")
+        _draw_row(figure, left[1 + row], shown, (low, high), "viridis")
+        apart = [values[row] for values in differences.values()]
+        limit = np.percentile(np.abs(apart), 99.5)
+        _draw_row(figure, right[1 + row], apart, (-limit, limit), "RdBu_r")
+    for cell in grid.flat:
+        cell.set(xticks=[], yticks=[])
+    return png(figure)
+
+
+def _draw_above(figure: Figure, left: Any, right: Any, maps: FeatureMaps) -> None:
+    drift = maps.drift
+    left[0].imshow(maps.clean_picture)
+    left[0].set_title("clean picture")
+    left[1].imshow(drift.picture)
+    left[1].set_title(f"QF {drift.quality}")
+    if maps.estimate is not None:
+        left[2].imshow(maps.estimate, cmap="inferno", interpolation="nearest")
+        left[2].set_title("estimated drift")
+    angles_shown = [drift.before] if drift.after is None else [drift.before, drift.after]
+    for axes, name, angle in zip(right, ("drift", "corrected"), angles_shown, strict=False):
+        axes.set_title(f"{name}, mean {np.nanmean(angle):.1f}°")
+    limits = (0.0, float(np.nanpercentile(angles_shown, 99.5)))
+    _draw_row(figure, right, angles_shown, limits, "inferno", "degrees")
+
+
+def _draw_row(
+    figure: Figure,
+    row: Any,
+    shown: Sequence[NDArray[Any]],
+    limits: tuple[float, float],
+    colours: str,
+    label: str = "",
+) -> None:
+    """Maps beside each other, all in the same colours, and what these mean."""
+    low, high = limits
+    for axes, values in zip(row, shown, strict=True):
+        image = axes.imshow(values, vmin=low, vmax=high, cmap=colours, interpolation="nearest")
+    figure.colorbar(image, ax=row, label=label, aspect=12, pad=0.02)

@@ -210,6 +210,45 @@ def test_inside_the_classifier_the_deepest_corrected_map_is_looked_at(
         expected = arccos_degrees(features[:, 3, 5].numpy(), reference[:, 3, 5].numpy())
         assert actual[6:8, 10:12].ravel().tolist() == pytest.approx([expected] * 4, abs=0.05)
     assert found.after is not None and abs(found.after - found.before).max() > 1
+    maps = drift.feature_maps(mobilenet, module, photograph, 15)
+    assert maps.corrected is not None and maps.corrected.shape == (drift.CHANNELS, 14, 14)
+    np.testing.assert_allclose(maps.corrected, after[maps.channels].numpy(), atol=1e-3)
+    assert maps.drift.after is not None and np.array_equal(maps.drift.after, found.after)
+
+
+def test_the_channels_that_drift_most_are_drawn(
+    first_layer: Backbone, module: AfdModule, photograph: RGB
+) -> None:
+    maps = drift.feature_maps(first_layer, module, photograph, 15)
+    clean = centre_crop(photograph, SIZE)
+    pair = np.stack([clean, jpeg(clean, 15)]).transpose(0, 3, 1, 2)
+    images = torch.from_numpy(pair).float()
+    with torch.no_grad():
+        features = first_layer.head(Normalize(first_layer.mean, first_layer.std)(images))
+        corrected = module(features[1:], images[1:])[0]
+        estimate = module.fde_net(images[1:])[0].abs().mean(0)
+    drifts = [float(np.square(b - a).mean()) for a, b in zip(*features.numpy(), strict=True)]
+    most = sorted(range(len(drifts)), key=lambda c: -drifts[c])[: drift.CHANNELS]
+    assert maps.channels == most and np.array_equal(maps.clean_picture, clean)
+    for shown, values in (
+        (maps.clean, features[0]),
+        (maps.compressed, features[1]),
+        (maps.corrected, corrected),
+    ):
+        assert shown is not None and shown.shape == (drift.CHANNELS, SIZE // 2, SIZE // 2)
+        np.testing.assert_allclose(shown, values[most].numpy(), atol=1e-3)
+    assert maps.estimate is not None and maps.estimate.shape == (BLOCKS, BLOCKS)
+    np.testing.assert_allclose(maps.estimate, estimate.numpy(), atol=1e-3)
+    (whole,) = drift.drift_maps(first_layer, module, photograph, [15])
+    np.testing.assert_array_equal(maps.drift.before, whole.before)
+
+
+def test_without_a_module_nothing_is_corrected_or_estimated(
+    first_layer: Backbone, photograph: RGB
+) -> None:
+    maps = drift.feature_maps(first_layer, None, photograph)
+    assert maps.drift.quality == drift.FEATURE_QUALITY
+    assert maps.corrected is None and maps.estimate is None and maps.drift.after is None
 
 
 def test_drift_grows_with_compression_and_with_the_dct_angle(
@@ -291,13 +330,22 @@ def test_features_that_are_not_finite_are_refused(
 
 @pytest.mark.parametrize("corrected", [False, True])
 def test_figures_are_pngs_and_the_same_every_time(
-    first_layer: Backbone, module: AfdModule, photos: Path, corrected: bool
+    first_layer: Backbone,
+    module: AfdModule,
+    photos: Path,
+    corrected: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(drift, "CHANNELS", 1)  # fewer are drawn sooner
     path = list_images(photos)[0]
     used = module if corrected else None
     curves = drift.measure_drift(first_layer, used, [read_image(path)], [10, 25])
     maps = drift.drift_maps(first_layer, used, read_image(path), [10, 25])
-    drawn, again = ((drift.draw_curves(curves), drift.draw_maps(maps)) for _ in range(2))
+    features = drift.feature_maps(first_layer, used, read_image(path))
+    drawn, again = (
+        (drift.draw_curves(curves), drift.draw_maps(maps), drift.draw_features(features))
+        for _ in range(2)
+    )
     assert drawn == again
     for png in drawn:
         with Image.open(io.BytesIO(png)) as image:

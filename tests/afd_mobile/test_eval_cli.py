@@ -526,14 +526,18 @@ def test_an_interrupted_run_writes_nothing(tiny: Tiny, tmp_path: Path, out: Path
 
 @pytest.mark.parametrize("objective", ["distill", "feature-mse"])
 def test_drift_says_what_a_distilled_module_does_not_bring_back(
-    tiny: Tiny, tmp_path: Path, out: Path, objective: str
+    tiny: Tiny, tmp_path: Path, out: Path, objective: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("afd_mobile.drift.CHANNELS", 1)  # fewer are drawn sooner
     path = tmp_path / "mine.safetensors"
     save_checkpoint(path, Checkpoint(make_module(), NAME, TAP, {"objective": objective}))
     options = ("--checkpoint", path, "--backbone", NAME, "--images", tiny.images)
     outcome = afd_eval("drift", *options, "--limit", "1", "--out", out)
     assert outcome.code == 0, outcome.err
     assert (cli._DISTILLED in outcome.out) == (objective == "distill")
+    assert {path.name for path in out.iterdir()} == {
+        *("drift.json", "curves.png", "maps.png", "features.png")
+    }
 
 
 # --- afd-eval table ------------------------------------------------------------------------------
