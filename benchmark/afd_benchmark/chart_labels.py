@@ -38,7 +38,11 @@ class Box:
 
 
 def label_points(
-    axes: Any, points: Sequence[tuple[str, float, float, float, bool]], *, size: float = 10.5
+    axes: Any,
+    points: Sequence[tuple[str, float, float, float, bool]],
+    lines: Sequence[Any] = (),
+    *,
+    size: float = 10.5,
 ) -> list[Box]:
     """Writes each point's name as near to it as room allows; the emphasised choose first.
 
@@ -46,6 +50,7 @@ def label_points(
 
     Args:
         points: name, x, y in data, radius in units, whether it is emphasised.
+        lines: of the axes, to be kept clear as well.
 
     Returns:
         The names' rectangles, in the points' order.
@@ -56,6 +61,7 @@ def label_points(
         Box(x - r - 1, y - r - 1, x + r + 1, y + r + 1)
         for (x, y), (*_, r, _) in zip(centres, points, strict=True)
     ]
+    taken += [_box(line.get_window_extent().padded(2)) for line in lines]
     boxes: dict[int, Box] = {}
     for index in sorted(range(len(points)), key=lambda i: (not points[i][4], -points[i][2])):
         name, x, y, radius, emphasised = points[index]

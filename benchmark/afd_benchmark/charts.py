@@ -33,6 +33,7 @@ class Point:
     Attributes:
         size: such as parameters; its area relative to the others'.
         sure: hollow where it is not, as in `RatioRow`.
+        ci95: the interval of y.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Point:
     highlighted: bool = False
     size: float | None = None
     sure: bool = True
+    ci95: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def scatter(
         axes = figure.subplots()
         largest = max((p.size or 0 for p in points), default=0)
         radii = [4 if not p.size else max(3.0, 20 * math.sqrt(p.size / largest)) for p in points]
+        intervals = []
         for point, radius in zip(points, radii, strict=True):
             colour = BLUE if point.highlighted else ORANGE
             face = colour if point.sure else "none"
@@ -123,8 +126,10 @@ def scatter(
                 point.x, point.y, "o", ms=2 * radius, mec=colour, mfc=face, mew=1.6,
                 alpha=0.8 if point.size else None, zorder=3,
             )  # fmt: skip
+            if point.ci95:
+                intervals += axes.plot([point.x] * 2, point.ci95, color=colour, lw=1.4, zorder=2)
         _spread(axes, "x", [p.x for p in points], log_x, 0.12)
-        _spread(axes, "y", [p.y for p in points], log_y, 0.14)
+        _spread(axes, "y", [y for p in points for y in (p.y, *(p.ci95 or ()))], log_y, 0.14)
         axes.set(xlabel=x_label, ylabel=y_label)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -138,7 +143,7 @@ def scatter(
             )
             for p, r in zip(points, radii, strict=True)
         ]
-        label_points(axes, named)
+        label_points(axes, named, intervals)
         return figure
 
 

@@ -169,7 +169,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("report.html"),
         metavar="FILE",
-        help="by its ending: .html .md .json .csv (default: %(default)s)",
+        help="by its ending: .html .md .json .csv, or .png: recovered share against latency, the "
+        "paper's Fig. 9 (default: %(default)s)",
     )
     report.set_defaults(command=_report)
 
@@ -540,6 +541,7 @@ def _read_log(path: Path) -> str:
 
 
 def _report(arguments: argparse.Namespace) -> None:
+    from afd_benchmark.recovered_chart import recovered_chart
     from afd_benchmark.report import render_html
     from afd_benchmark.report_accuracy import read_accuracy
     from afd_benchmark.report_csv import render_csv
@@ -555,6 +557,7 @@ def _report(arguments: argparse.Namespace) -> None:
         ".md": lambda: render_markdown(results, accuracy).encode(),
         ".csv": lambda: render_csv(results).encode(),
         ".json": lambda: msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n",
+        ".png": lambda: recovered_chart(results, accuracy),
     }
     out = arguments.out
     if out.suffix not in renderings:

@@ -38,8 +38,24 @@ class ConditionAccuracy(msgspec.Struct, frozen=True):
     reference_top1: Estimate
 
 
+class RecoveredShare(msgspec.Struct, frozen=True):
+    """Of what compression costs the reference, how much comes back; may be below 0 or above 1.
+
+    Attributes:
+        low, high: its 95 % interval; None where too few pictures give none.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
 class AccuracyReport(msgspec.Struct, frozen=True):
-    """What the report needs of one file; `reference` is only known by its name."""
+    """What the report needs of one file; `reference` is only known by its name.
+
+    Attributes:
+        recovered_share: the mean over the conditions; None where nothing is to be recovered.
+    """
 
     schema_version: int
     model: str
@@ -47,6 +63,7 @@ class AccuracyReport(msgspec.Struct, frozen=True):
     reference: str
     pictures: Annotated[int, Meta(ge=1)]
     conditions: list[ConditionAccuracy]
+    recovered_share: RecoveredShare | None = None
 
 
 class _Outline(msgspec.Struct):
@@ -80,12 +97,14 @@ class Matched:
     Attributes:
         top1: for each of the suite's conditions.
         by_hash: whether the file is the measured one; else its name is that of the reference.
+        recovered: None where it is unknown, or reports disagree on it; the reference's is 0.
     """
 
     shown: Shown
     suite: Suite
     top1: tuple[Estimate, ...]
     by_hash: bool
+    recovered: RecoveredShare | None
 
     @property
     def mean(self) -> float:
@@ -152,14 +171,17 @@ def _suite(report: AccuracyReport) -> Suite:
 
 
 def _match(shown: Shown, suite: Suite, reports: Sequence[AccuracyReport]) -> Matched | None:
-    own = {
-        tuple(c.top1 for c in r.conditions) for r in reports if r.model_sha256 == shown.case.sha256
-    }
+    of_file = [r for r in reports if r.model_sha256 == shown.case.sha256]
+    own = {tuple(c.top1 for c in r.conditions) for r in of_file}
+    shares = {r.recovered_share for r in of_file}
     as_reference = {
         tuple(c.reference_top1 for c in r.conditions)
         for r in reports
         if r.reference == shown.case.file
     }
     if own:
-        return Matched(shown, suite, own.pop(), by_hash=True) if len(own) == 1 else None
-    return Matched(shown, suite, as_reference.pop(), False) if len(as_reference) == 1 else None
+        recovered = shares.pop() if len(shares) == 1 else None
+        return Matched(shown, suite, own.pop(), True, recovered) if len(own) == 1 else None
+    if len(as_reference) == 1:
+        return Matched(shown, suite, as_reference.pop(), False, RecoveredShare(0.0))
+    return None

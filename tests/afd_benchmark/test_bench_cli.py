@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -24,6 +25,7 @@ from afd_benchmark.file_cost import cost_of_file
 from afd_benchmark.host_runner import HostRunner
 from afd_benchmark.latency_stats import ratio_with_interval
 from afd_benchmark.lines import case_line
+from afd_benchmark.report_accuracy import RecoveredShare
 from afd_benchmark.results import read_results, write_results
 from tests.afd_benchmark import sample_results as sample
 from tests.afd_benchmark.conftest import afd_bench as bench
@@ -457,6 +459,20 @@ def test_the_ending_chooses_the_report(
     for run in runs:
         for case in run.cases:
             assert case.file.split("_")[0] in content
+
+
+def test_recovered_share_is_drawn_against_latency(tmp_path: Path) -> None:
+    """A picture where one device and one set of conditions is there, else one line."""
+    measured, shares, out = (tmp_path / name for name in ("results.json", "a.json", "x.png"))
+    write_results(measured, sample.host_run())
+    share = RecoveredShare(0.344, 0.261, 0.425)
+    report = sample.accuracy(f"{sample.CORRECTED}_float32.tflite", 0.05)
+    shares.write_bytes(msgspec.json.encode(replace(report, recovered_share=share)))
+    assert bench("report", measured, "--accuracy", shares, "--out", out).out == f"  {out}\n"
+    assert out.read_bytes().startswith(b"\x89PNG")
+    out.unlink()
+    done = bench("report", measured, "--out", out, code=3)
+    assert done.err.endswith("here are 0 such groups\n") and not out.exists()
 
 
 def test_a_report_without_out_lies_here(

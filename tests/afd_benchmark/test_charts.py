@@ -60,6 +60,19 @@ def test_hollow_points_are_those_that_are_not_sure() -> None:
     assert marks[2].get_markeredgecolor() == BLUE
 
 
+def test_an_interval_is_drawn_within_the_axes_and_no_name_crosses_it() -> None:
+    long = "a name that goes beyond the other point"
+    points = [Point("a", 0, 0), Point("b", 6, 8, ci95=(-9, 25)), Point(long, 9, 15, True)]
+    figure = charts.scatter(points, "x", "y", width=520)
+    (axes,) = figure.axes
+    (line,) = [line for line in axes.lines if list(line.get_ydata()) == [-9, 25]]
+    low, high = axes.get_ylim()
+    assert low < -9 and high > 25
+    interval = line.get_window_extent()
+    for name in (text.get_window_extent() for text in axes.texts):
+        assert not (name.x0 < interval.x0 < name.x1 and name.y0 < interval.y1)
+
+
 def test_no_name_beside_a_ratio_is_crossed_by_the_line_at_one() -> None:
     rows = [
         RatioRow(f"a rather long name, number {n}", "1.0", 0.9 + 0.1 * n, None, True)

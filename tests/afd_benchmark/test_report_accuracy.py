@@ -6,7 +6,12 @@ import msgspec
 import pytest
 
 from afd_benchmark.report import render_html
-from afd_benchmark.report_accuracy import AccuracyReport, match, read_accuracy
+from afd_benchmark.report_accuracy import (
+    AccuracyReport,
+    RecoveredShare,
+    match,
+    read_accuracy,
+)
 from afd_benchmark.report_cases import shown_cases
 from afd_benchmark.results import write_results
 from afd_mobile.errors import InputError
@@ -54,6 +59,20 @@ def test_a_hash_goes_before_a_name() -> None:
     assert found[plain] == ("59.4", True)
 
 
+def test_a_share_is_recovered_by_the_model_and_none_by_the_reference() -> None:
+    share = RecoveredShare(0.344, 0.261, 0.425)
+    report = msgspec.structs.replace(sample.accuracy(CORRECTED, 0.05), recovered_share=share)
+    other = msgspec.structs.replace(report, recovered_share=RecoveredShare(0.1))
+
+    def shares(*reports: AccuracyReport) -> dict[str, RecoveredShare | None]:
+        (entry,) = match(shown_cases([sample.host_run()]), reports)
+        return {m.shown.case.file: m.recovered for m in entry.matched}
+
+    plain = f"{sample.PLAIN}_float32.tflite"
+    assert shares(report) == {CORRECTED: share, plain: RecoveredShare(0.0)}
+    assert shares(report, other)[CORRECTED] is None
+
+
 def test_other_conditions_and_cases_without_a_time_are_kept_apart() -> None:
     report = sample.accuracy(f"{sample.CORRECTED}_float16.tflite", 0.05)
     fewer = msgspec.structs.replace(report, conditions=report.conditions[:3])
@@ -74,9 +93,11 @@ def test_nothing_is_drawn_where_nothing_matches() -> None:
 def test_a_file_of_afd_eval_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     report = sample.accuracy(CORRECTED, 0.05)
-    content = msgspec.to_builtins(report) | {"unreadable": [], "recovered_share": None}
+    share = {"value": 0.344, "low": 0.261, "high": 0.425}
+    content = msgspec.to_builtins(report) | {"unreadable": [], "recovered_share": share}
     path.write_bytes(msgspec.json.encode(content))
-    assert read_accuracy(path) == report
+    expected = msgspec.structs.replace(report, recovered_share=RecoveredShare(**share))
+    assert read_accuracy(path) == expected
 
 
 @pytest.mark.parametrize(
