@@ -13,11 +13,12 @@ make check        format, lint, types, import rules
 make apk          the harness app for Android
 make arm64-check  replays an export on an emulated arm64 processor
 make accuracy     the accuracy tables, from exported files (IMAGES, CALIBRATION)
+make figure9      peers trained on TRAIN before MobileNetV2, and ours: recovered share against latency
 make clean        removes what these made
 endef
 export HELP
 
-.PHONY: help setup demo test test-all test-engines apk accuracy check gpu-env mediapipe-env tflite214-env arm64-check qemu-user clean
+.PHONY: help setup demo test test-all test-engines apk accuracy figure9 check gpu-env mediapipe-env tflite214-env arm64-check qemu-user clean
 help:
 	@echo "$$HELP"
 
@@ -132,6 +133,28 @@ exports/accuracy/%-int8.json: exports/accuracy/%/manifest.json
 	$(BIN)/afd-eval exports/accuracy/$*/*_int8.tflite --against exports/accuracy/$* --images $(IMAGES) $(jpeg) --json $@
 
 .PRECIOUS: exports/accuracy/plain-%/manifest.json exports/accuracy/afd-%/manifest.json
+
+# The paper's Fig. 9, measured: peers as preprocessing before MobileNetV2 beside our module in it.
+TRAIN ?= $(CALIBRATION)
+PEERS := arcnn dncnn
+FIGURE9 := $(PEERS:%=restored-%) afd-mobilenet_v2-mobile
+
+figure9: setup $(FIGURE9:%=exports/accuracy/%-jpeg.json)
+	$(BIN)/afd-bench run $(FIGURE9:%=exports/accuracy/%/*_float32.tflite) --against exports/accuracy/plain-mobilenet_v2/*_float32.tflite --runs 10 --out benchmarks/figure9
+	$(BIN)/afd-bench report benchmarks/figure9 --accuracy $(FIGURE9:%=exports/accuracy/%-jpeg.json) --out docs/figure9.png
+
+exports/peers/%.safetensors:
+	mkdir -p $(@D)
+	$(BIN)/python -m afd_export.train_peer $* --images $(TRAIN) --out $@ $(if $(wildcard $(@:.safetensors=.state)),--resume)
+
+exports/accuracy/restored-%/manifest.json: exports/peers/%.safetensors
+	$(BIN)/afd-export --checkpoint none --backbone afd_export.restored:$* --backbone-weights $< --tap restore --mean 0 0 0 --std 1 1 1 \
+	  --fuse --precision float32 --out $(@D) --force
+
+exports/accuracy/restored-%-jpeg.json: exports/accuracy/restored-%/manifest.json exports/accuracy/plain-mobilenet_v2/manifest.json
+	$(BIN)/afd-eval exports/accuracy/restored-$* --against exports/accuracy/plain-mobilenet_v2 --images $(IMAGES) $(jpeg) --json $@
+
+.PRECIOUS: exports/peers/%.safetensors exports/accuracy/restored-%/manifest.json
 
 check: setup
 	$(BIN)/ruff format --check .
