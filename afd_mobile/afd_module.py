@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from afd_mobile.baseline import BaselineFdeNet, BaselineFeNet
 from afd_mobile.dct import BLOCK
-from afd_mobile.errors import InputError, UsageError
+from afd_mobile.errors import InputError
 from afd_mobile.fde_net import FRONT_ENDS, FdeNet, NoDriftMap
 from afd_mobile.fe_net import BlockScaleFeNet, UNetFeNet
 
-PRESETS = ("mobile", "paper")
+ARCHITECTURES = ("mobile", "paper", "baseline")
 DRIFT_INPUTS = (*FRONT_ENDS, "none")
 # No classifier has as many. Products of two of them still count elements in 64 bits.
 MAX_CHANNELS = 1 << 16
@@ -28,7 +28,8 @@ class AfdConfig:
     """Everything that determines an AFD-Module's architecture; stored in its checkpoint.
 
     Attributes:
-        architecture: `paper` (U-Net), `mobile` (block scale) or `baseline` (the authors' code).
+        architecture: `paper` (U-Net), `baseline` (the authors' code), or `mobile` (block scale),
+            which is no longer trained.
         channels: C of the tapped features.
         stride: picture pixels per position of the tapped features: 1, 2, 4 or 8.
         activation: what the classifier applied last before the tap; applied again after the
@@ -47,7 +48,7 @@ class AfdConfig:
     drift_input: str = "dct"
 
     def __post_init__(self) -> None:
-        if self.architecture not in (*PRESETS, "baseline"):
+        if self.architecture not in ARCHITECTURES:
             raise InputError(f"unknown AFD architecture {self.architecture!r}")
         widths = (self.channels, self.stride, *self.fe_widths, *self.fde_widths)
         possible = all(type(n) is int and 0 < n <= MAX_CHANNELS for n in widths)  # a bool is not
@@ -59,7 +60,7 @@ class AfdConfig:
         if self.stride not in (1, 2, 4, 8):
             raise InputError(
                 f"a tap with stride {self.stride} cannot be corrected: one position covers more "
-                f"than an {BLOCK}x{BLOCK} block; choose a shallower --tap"
+                f"than an {BLOCK}x{BLOCK} block; choose a shallower one"
             )
         if self.drift_input not in DRIFT_INPUTS:
             raise InputError(f"unknown drift input {self.drift_input!r}")
@@ -74,19 +75,12 @@ class AfdConfig:
             raise InputError(f"the map must have as many channels as FE-Net's inside: {self}")
 
     @classmethod
-    def preset(
-        cls, name: str, *, channels: int, stride: int, activation: str, drift_input: str = "dct"
+    def paper(
+        cls, *, channels: int, stride: int, activation: str, drift_input: str = "dct"
     ) -> AfdConfig:
-        """The named preset for a tap of this shape."""
-        fe_widths: tuple[int, ...]
-        if name == "paper":
-            fe_widths, fde_widths = (16, 32, 64), (128, 64, 32)
-        elif name == "mobile":
-            fe_widths = {0: (96,), 1: (44,), 2: (16, 40), 3: (8, 16, 40)}[_halvings(stride)]
-            fde_widths = (64, 64, fe_widths[-1])
-        else:
-            raise UsageError(f"unknown preset {name!r}; presets: {', '.join(PRESETS)}")
-        return cls(name, channels, stride, activation, fe_widths, fde_widths, drift_input)
+        """The preset `paper` for a tap of this shape."""
+        fe_widths, fde_widths = (16, 32, 64), (128, 64, 32)
+        return cls("paper", channels, stride, activation, fe_widths, fde_widths, drift_input)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AfdConfig:
@@ -135,11 +129,7 @@ class AfdModule(nn.Module):
         self.activation = ACTIVATIONS[config.activation]()
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        return self.correct(features, self.fde_net(image))
-
-    def correct(self, features: Tensor, drift_map: Tensor) -> Tensor:
-        """The corrected features, given FDE-Net's map."""
-        corrected: Tensor = self.activation(features + self.fe_net(features, drift_map))
+        corrected: Tensor = self.activation(features + self.fe_net(features, self.fde_net(image)))
         return corrected
 
     def reset_to_identity(self) -> None:

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +25,14 @@ from afd_mobile.datasets import nchw
 from afd_mobile.dct import BLOCK
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fusion import Reparameterizable
-from afd_mobile.places import QUALNAME, corrected_logits, tail_with
+from afd_mobile.places import (
+    QUALNAME,
+    Network,
+    activation_of,
+    corrected_logits,
+    stride_of,
+    tail_with,
+)
 from afd_mobile.resources import models_dir
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -102,6 +109,7 @@ def load_backbone(
     name: BackboneName,
     *,
     tap: str | None = None,
+    before: Sequence[str] = (),
     weights: str = "auto",
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
@@ -109,12 +117,14 @@ def load_backbone(
     seed: int = 0,
     features_only: bool = False,
 ) -> Backbone:
-    """A classifier by name with its weights, cut at `tap`.
+    """A classifier by name with its weights, cut at its tap.
 
     Args:
         name: of torchvision or timm; or a Factory, whose code is run. A name that comes from a
             file goes through `recorded_backbone` first.
-        tap: a node's name or one of the backbone's own (D1 ...); default: the first in NAMED_TAPS.
+        tap: a node's name or one of the backbone's own (D1 ...); default: the first in NAMED_TAPS,
+            or one that `taps.RULE` chooses.
+        before: nodes that a chosen tap does not lie behind.
         weights: `auto`, `random` or a file.
         mean, std, input_size: override the network's own record.
         seed: of random weights.
@@ -143,16 +153,19 @@ def load_backbone(
     mean, std = mean or source.mean, std or source.std
     if not (np.isfinite([*mean, *std]).all() and min(std) > 0):
         raise UsageError(f"--mean {mean} --std {std}: numbers, and of std above 0, are needed")
-    node = _tap_node(name, tap)
-    head, tail, activation = _cut(model, name, node)
     probe = torch.zeros(1, 3, size, size)
+    nodes = _traced(model, name)
+    if tap is None:
+        tap = _default_tap(model, name, nodes, probe, before)
+    tap = NAMED_TAPS.get(name, {}).get(tap, tap)
+    head, tail, activation = _cut(model, name, tap, _node(nodes, name, tap))
     with torch.no_grad():
         features = head(probe)
         logits = tail(features)
     if features.ndim != 4 or features.shape[2] != features.shape[3]:
         raise InputError(
-            f"tap {node} of {name} gives a tensor of shape {tuple(features.shape)}; a module "
-            "corrects feature maps (N, C, h, w): choose an earlier --tap"
+            f"tap {tap} of {name} gives a tensor of shape {tuple(features.shape)}; a module "
+            "corrects feature maps (N, C, h, w): choose an earlier tap"
         )
     if logits.ndim != 2 and not features_only:
         raise InputError(
@@ -160,7 +173,7 @@ def load_backbone(
         )
     return Backbone(
         name=name,
-        tap=node,
+        tap=tap,
         head=head,
         tail=tail,
         mean=mean,
@@ -365,77 +378,114 @@ def _tracer() -> Any:
     return Tracer(leaf_modules=[])
 
 
-def _tap_node(name: str, tap: str | None) -> str:
-    named = NAMED_TAPS.get(name, {})
-    if tap is None:
-        if not named:
-            raise UsageError(f"backbone {name} has no default tap; give one with --tap NODE")
-        return next(iter(named.values()))
-    return named.get(tap, tap)
+# Every node of the traced network by its name, in the order of computation.
+_Nodes = dict[str, fx.Node]
 
 
-def _cut(model: nn.Module, name: str, tap: str) -> tuple[fx.GraphModule, fx.GraphModule, str]:
-    """Head, tail, and the activation before the tap."""
+def _traced(model: nn.Module, name: str) -> _Nodes:
     tracer = _tracer()
     try:
         graph = tracer.trace(model)
     except Exception as error:  # torch.fx raises whatever the network's forward does
         raise InputError(f"{name} cannot be traced symbolically: {error!r}") from error
-    by_name = {tracer.node_to_qualname[n]: n for n in graph.nodes if n in tracer.node_to_qualname}
-    for qualname, node in by_name.items():
+    nodes = {tracer.node_to_qualname[n]: n for n in graph.nodes if n in tracer.node_to_qualname}
+    for qualname, node in nodes.items():
         node.meta[QUALNAME] = qualname
-    inside = [node for q, node in by_name.items() if q == tap or q.startswith(tap + ".")]
+    return nodes
+
+
+def _node(nodes: _Nodes, name: str, wanted: str) -> fx.Node:
+    """The node of this name, or the last one of the module of this name."""
+    inside = [node for q, node in nodes.items() if q == wanted or q.startswith(wanted + ".")]
     if not inside or inside[-1].op == "placeholder":
-        modules = {q.rsplit(".", k)[0] for q in by_name for k in range(1, q.count(".") + 1)}
-        known = [*NAMED_TAPS.get(name, {}), *by_name, *sorted(modules)]
+        modules = {q.rsplit(".", k)[0] for q in nodes for k in range(1, q.count(".") + 1)}
+        known = [*NAMED_TAPS.get(name, {}), *nodes, *sorted(modules)]
         raise InputError(
-            f"backbone {name} has no node {tap!r}{_nearest(tap, known)}; all are listed by "
+            f"backbone {name} has no node {wanted!r}{_nearest(wanted, known)}; all are listed by "
             "get_graph_node_names(model) of torchvision.models.feature_extraction"
         )
-    output = next(node for node in graph.nodes if node.op == "output").args[0]
-    head, _ = _ancestors(graph, inside[-1], stop=None)
-    tail, inputs = _ancestors(graph, output, stop=inside[-1])
-    if inputs:
+    return inside[-1]
+
+
+def _default_tap(
+    model: nn.Module, name: str, nodes: _Nodes, probe: Tensor, before: Sequence[str]
+) -> str:
+    """The backbone's own; where it has none, or one of `before` lies before it, what `taps.RULE`
+    says."""
+    order = {node: number for number, node in enumerate(nodes.values())}
+    first = min((order[_node(nodes, name, wanted)] for wanted in before), default=len(order))
+    own = next(iter(NAMED_TAPS.get(name, {}).values()), None)
+    if own is not None and order[_node(nodes, name, own)] <= first:
+        return own
+    network = Network(fx.GraphModule(model, next(iter(nodes.values())).graph), probe)
+    if before:
+        maps = [s for s in network.steps if s.size > 1 and s.node.op != "placeholder"]
+        taps = [s for s in maps if order[s.node] <= first and _leads_alone(s.node)]
+    else:
+        blocks = [block for block in network.blocks() if _leads_alone(block.node)]
+        taps = [b for b in blocks if stride_of(b.shape, probe.shape[-1]) <= BLOCK] or blocks[:1]
+    if not taps:
+        what = f"before {', '.join(before)} " if before else ""
+        raise InputError(
+            f"backbone {name} has no feature map {what}from which alone the rest is computed, so "
+            "it cannot be cut; choose other --taps"
+        )
+    return taps[-1].qualname
+
+
+def _cut(
+    model: nn.Module, name: str, tap: str, node: fx.Node
+) -> tuple[fx.GraphModule, fx.GraphModule, str]:
+    """Head, tail, and the activation before the tap."""
+    if not _leads_alone(node):
         raise InputError(
             f"tap {tap} of {name} lies beside another path (a skip connection), so the rest of "
-            "the network cannot be computed from it alone; choose another --tap"
+            "the network cannot be computed from it alone; choose another tap"
         )
     return (
-        fx.GraphModule(model, head, "Head").eval(),
-        fx.GraphModule(model, tail, "Tail").eval(),
-        activation_of(model, inside[-1]),
+        fx.GraphModule(model, _part(node, start=None), "Head").eval(),
+        fx.GraphModule(model, _part(_result(node.graph), start=node), "Tail").eval(),
+        activation_of(model, node),
     )
 
 
-def _ancestors(
-    graph: fx.Graph, result: fx.Node, stop: fx.Node | None
-) -> tuple[fx.Graph, list[fx.Node]]:
-    """What computes `result`, with `stop` (if given) as its input; and inputs needed besides."""
-    needed, queue = {stop}, [result]
-    while queue:
-        node = queue.pop()
-        if node not in needed:
-            needed.add(node)
-            queue.extend(node.all_input_nodes)
+def _leads_alone(node: fx.Node) -> bool:
+    """Whether the network's result is computed from this node's alone."""
+    needed = _needed(_result(node.graph), start=node)
+    return not any(other.op == "placeholder" for other in needed)
+
+
+def _part(result: fx.Node, start: fx.Node | None) -> fx.Graph:
+    """What computes `result`, with `start` (if given) as its input."""
     part = fx.Graph()
-    copies = {stop: part.placeholder("features")} if stop else {}
-    if stop:
-        copies[stop].meta.update(stop.meta)
-    for node in graph.nodes:
-        if node in needed and node not in copies:
+    copies: dict[fx.Node, fx.Node] = {}
+    if start is not None:
+        copies[start] = part.placeholder("features")
+        copies[start].meta.update(start.meta)
+    needed = _needed(result, start)
+    for node in result.graph.nodes:
+        if node in needed:
             copies[node] = part.node_copy(node, copies.__getitem__)
     part.output(copies[result])
-    return part, [n for n in needed if n and n is not stop and n.op == "placeholder"]
+    return part
 
 
-def activation_of(model: nn.Module, node: fx.Node) -> str:
-    """What `node` applied last: identity, relu or relu6."""
-    if node.op != "call_module":
-        relus = (torch.relu, nn.functional.relu, "relu")
-        return "relu" if node.target in relus else "identity"
-    module = model.get_submodule(str(node.target))
-    module = getattr(module, "act", module)  # a timm block that was traced whole
-    return {nn.ReLU: "relu", nn.ReLU6: "relu6"}.get(type(module), "identity")
+def _needed(result: fx.Node, start: fx.Node | None) -> set[fx.Node]:
+    """What computes `result`, given what `start` gives."""
+    needed: set[fx.Node] = set()
+    queue = [result]
+    while queue:
+        node = queue.pop()
+        if node is not start and node not in needed:
+            needed.add(node)
+            queue.extend(node.all_input_nodes)
+    return needed
+
+
+def _result(graph: fx.Graph) -> fx.Node:
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    result: fx.Node = output.args[0]
+    return result
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -26,20 +26,13 @@ from afd_mobile.degrade import QUALITIES, Codec
 from afd_mobile.errors import InputError, OutputError, UsageError
 from afd_mobile.files import check_writable, write_whole
 from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
+from afd_mobile.taps import PRESETS, RULE, Taps, preset_taps
 from afd_mobile.terminal import printable
 
 _SHOWN = 5  # pictures that cannot be read
 _DISTILLED = (
     "--objective distill mends deeper features and the logits: at a single tap the angle stays\n"
     "about the same, and the maps look alike."
-)
-# `places.choose_places` has it in code.
-_AUTO_RULE = (
-    "auto: scales behind the activation of every spatial convolution (depthwise where there are "
-    "any) after the tap; residuals behind the last block of each resolution and every second "
-    "block before it, shallow ones first, 4 in all, none that costs more than a 40th of the "
-    "classifier; one correction of the pooled features. A block ends where the network has a "
-    "single path and is narrowest"
 )
 
 if TYPE_CHECKING:
@@ -72,17 +65,12 @@ def _train_parser() -> argparse.ArgumentParser:
         help="torchvision or timm classifier, or package.module:factory, which is run",
     )
     add(
-        "--tap",
-        metavar="NODE",
-        help="node whose output is corrected; with --taps, behind which it is (default: the "
-        "backbone's own)",
-    )
-    add(
         "--taps",
         nargs="+",
-        metavar="auto|KIND:NODE",
-        help="correct at several places inside the classifier, each of a KIND: scale, residual "
-        f"or pooled. {_AUTO_RULE}",
+        default=[],
+        metavar="auto|KIND:NODE|NODE",
+        help="where it is corrected. mobile: auto (default), or places, each of a KIND: scale, "
+        f"residual or pooled. paper: one node (default: the cut of auto). {RULE}",
     )
     add(
         "--backbone-weights",
@@ -93,8 +81,9 @@ def _train_parser() -> argparse.ArgumentParser:
     add(
         "--preset",
         default="mobile",
-        choices=["mobile", "paper"],
-        help="architecture (default: %(default)s)",
+        choices=PRESETS,
+        help="mobile: corrections inside the classifier; paper: the paper's module at one tap "
+        "(default: %(default)s)",
     )
     add(
         "--images",
@@ -194,6 +183,7 @@ def _train(arguments: argparse.Namespace) -> None:
         _check_new(out, state)
     if arguments.crop % 8:
         raise UsageError(f"--crop {arguments.crop} is not a multiple of 8")
+    taps = preset_taps(arguments.preset, arguments.taps)
 
     import torch
 
@@ -206,7 +196,8 @@ def _train(arguments: argparse.Namespace) -> None:
     device = distributed.device_of(arguments.device)
     backbone = load_backbone(
         arguments.backbone,
-        tap=arguments.tap,
+        tap=taps.node,
+        before=taps.nodes,
         weights=arguments.backbone_weights,
         seed=arguments.seed,
     )
@@ -217,7 +208,7 @@ def _train(arguments: argparse.Namespace) -> None:
         )
     torch.manual_seed(arguments.seed)
     init = None if arguments.init is None else find_checkpoint(arguments.init)
-    module = _new_module(arguments, backbone, init)
+    module = _new_module(backbone, taps, arguments.drift_input, init)
     settings = training.Settings(
         arguments.objective,
         arguments.iterations,
@@ -321,25 +312,12 @@ def _shown(steps: Iterator[Progress], iterations: int, *, silent: bool) -> Progr
     return progress
 
 
-def _new_module(arguments: argparse.Namespace, backbone: Backbone, init: Path | None) -> AnyModule:
-    from afd_mobile.afd_module import AfdConfig
+def _new_module(backbone: Backbone, taps: Taps, drift_input: str, init: Path | None) -> AnyModule:
     from afd_mobile.checkpoint import load_checkpoint
-    from afd_mobile.corrections import AnyConfig, module_of
-    from afd_mobile.places import inside_preset
+    from afd_mobile.corrections import module_of
+    from afd_mobile.places import preset_config
 
-    config: AnyConfig
-    if arguments.taps:
-        if arguments.preset != "mobile":
-            raise UsageError(f"--preset {arguments.preset} has a single tap; drop --taps")
-        config = inside_preset(backbone, arguments.taps, drift_input=arguments.drift_input)
-    else:
-        config = AfdConfig.preset(
-            arguments.preset,
-            channels=backbone.channels,
-            stride=backbone.stride,
-            activation=backbone.activation,
-            drift_input=arguments.drift_input,
-        )
+    config = preset_config(backbone, taps, drift_input)
     if init is None:
         module = module_of(config)
         module.reset_to_identity()
@@ -354,7 +332,7 @@ def _new_module(arguments: argparse.Namespace, backbone: Backbone, init: Path | 
         ]
         raise InputError(
             f"--init {init} is another architecture: {'; '.join(other)}; give the --preset, "
-            "--tap, --taps and --drift-input that it was trained with"
+            "--taps and --drift-input that it was trained with, or start from another"
         )
     return module
 

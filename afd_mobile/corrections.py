@@ -23,9 +23,9 @@ from afd_mobile.errors import InputError
 from afd_mobile.fde_net import FdeNet, NoDriftMap
 from afd_mobile.fe_net import crop
 from afd_mobile.repconv import RepConv
+from afd_mobile.taps import KINDS
 
 ARCHITECTURE = "inside"
-KINDS = ("scale", "residual", "pooled")
 STRIDES = (1, 2, 4, 8, 16, 32)
 # A clean picture is to get less than this share of the corrections.
 LITTLE = 0.01

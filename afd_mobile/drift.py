@@ -175,7 +175,7 @@ def block_angles(
     if not (per_block or per_position) or not all(n in (0, 1) for n in short):
         raise InputError(
             f"features of {features.shape[1]}x{features.shape[2]} at stride {stride} do not cover "
-            f"{rows}x{columns} blocks of {BLOCK}x{BLOCK} pixels; choose another --tap"
+            f"{rows}x{columns} blocks of {BLOCK}x{BLOCK} pixels; choose another tap"
         )
     angle = angles(features, reference, dim=0)
     padding = (0, short[1], 0, short[0])

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx, nn
 
-from afd_mobile.corrections import KINDS, AnyModule, InsideConfig, InsideModule, Place
+from afd_mobile.afd_module import AfdConfig
+from afd_mobile.corrections import AnyConfig, AnyModule, InsideConfig, InsideModule, Place
 from afd_mobile.cost import cost_of
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fusion import Reparameterizable
+from afd_mobile.taps import AUTO, KINDS, Taps, kind_and_node
 
 if TYPE_CHECKING:
     from afd_mobile.backbones import Backbone
 
-AUTO = "auto"
 # An fx node's name in torchvision's feature extraction, kept in its meta where the graph is cut.
 QUALNAME = "qualname"
-# Of `auto`, which `afd-train --help` explains.
+# Of `auto`, which `taps.RULE` explains.
 RESIDUALS = 4
 RESIDUAL_SHARE = 1 / 40
 # The mobile preset's. FDE-Net's last is the map's, and a residual's inside.
@@ -163,7 +164,7 @@ def check_places(backbone: Backbone, places: Sequence[Place], what: str) -> None
     by_target = {str(node.target): tensor for node, tensor in outputs.items()}
     for number, place in enumerate(places):
         shape = tuple(by_target[_mark(number)].shape)
-        stride = _stride(backbone, shape)
+        stride = stride_of(shape, backbone.input_size)
         if (place.channels, place.stride) != (shape[1], stride):
             raise InputError(
                 f"{what} corrects features with channels {place.channels}, stride {place.stride} "
@@ -208,6 +209,18 @@ def node_outputs(graph: fx.GraphModule, features: Tensor) -> dict[fx.Node, Tenso
 # --- choosing -----------------------------------------------------------------------------------
 
 
+def preset_config(backbone: Backbone, taps: Taps, drift_input: str = "dct") -> AnyConfig:
+    """The mobile preset where there are places, else the paper's at the backbone's tap."""
+    if taps.places:
+        return inside_preset(backbone, taps.places, drift_input)
+    return AfdConfig.paper(
+        channels=backbone.channels,
+        stride=backbone.stride,
+        activation=backbone.activation,
+        drift_input=drift_input,
+    )
+
+
 def inside_preset(
     backbone: Backbone, wanted: Sequence[str], drift_input: str = "dct"
 ) -> InsideConfig:
@@ -225,11 +238,11 @@ def choose_places(backbone: Backbone, wanted: Sequence[str], width: int) -> tupl
     Raises:
         UsageError: what names no kind or node, or a node that cannot be corrected so.
     """
-    network = _Network(backbone)
+    network = Network(backbone.tail, _blank_features(backbone))
     if list(wanted) == [AUTO]:
-        places = list(_automatic(network, width))
+        places = list(_automatic(backbone, network, width))
     else:
-        places = [_typed(network, text, width) for text in wanted]
+        places = [_typed(backbone, network, text, width) for text in wanted]
     order = {step.qualname: number for number, step in enumerate(network.steps)}
     places.sort(key=lambda place: (order[place.node], KINDS.index(place.kind)))
     if not places:
@@ -237,15 +250,12 @@ def choose_places(backbone: Backbone, wanted: Sequence[str], width: int) -> tupl
     return tuple(places)
 
 
-def _typed(network: _Network, text: str, width: int) -> Place:
-    kind, _, node = text.partition(":")
-    if kind not in KINDS or not node:
-        raise UsageError(f"--taps {text}: auto, or KIND:NODE with a KIND of {', '.join(KINDS)}")
+def _typed(backbone: Backbone, network: Network, text: str, width: int) -> Place:
+    kind, node = kind_and_node(text)
     inside = [s for s in network.steps if s.qualname == node or s.qualname.startswith(node + ".")]
     if not inside:
         raise UsageError(
-            f"--taps {text}: {network.backbone.name} has no node {node} behind its tap "
-            f"{network.backbone.tap}"
+            f"--taps {text}: {backbone.name} has no node {node} behind its tap {backbone.tap}"
         )
     step = inside[-1]
     if (kind == "pooled") != (step.size <= 1):
@@ -253,26 +263,38 @@ def _typed(network: _Network, text: str, width: int) -> Place:
             f"--taps {text}: the output of shape {tuple(step.shape)} cannot be corrected so; "
             "pooled is for pooled features, scale and residual for what comes before"
         )
-    return network.place(kind, step, width)
+    return _place(backbone, kind, step, width)
 
 
-def _automatic(network: _Network, width: int) -> Iterator[Place]:
+def _automatic(backbone: Backbone, network: Network, width: int) -> Iterator[Place]:
     for step in network.spatial_outputs():
-        yield network.place("scale", step, width)
-    for step in _residual_blocks(network, width):
-        yield network.place("residual", step, width)
+        yield _place(backbone, "scale", step, width)
+    for step in _residual_blocks(network, RESIDUAL_SHARE * _multiply_adds(backbone), width):
+        yield _place(backbone, "residual", step, width)
     pooled = network.pooled()
     if pooled is not None:
-        yield network.place("pooled", pooled, width)
+        yield _place(backbone, "pooled", pooled, width)
 
 
-def _residual_blocks(network: _Network, width: int) -> list[_Step]:
-    limit = RESIDUAL_SHARE * network.multiply_adds()
-    by_size: dict[int, list[_Step]] = {}
+def _place(backbone: Backbone, kind: str, step: Step, width: int) -> Place:
+    widths = {"scale": 0, "residual": width, "pooled": POOLED_WIDTH}
+    activation = activation_of(backbone.tail, step.node) if kind == "residual" else "identity"
+    stride = stride_of(step.shape, backbone.input_size)
+    return Place(kind, step.qualname, step.shape[1], stride, widths[kind], activation)
+
+
+def _multiply_adds(backbone: Backbone) -> int:
+    image = torch.zeros(1, 3, backbone.input_size, backbone.input_size)
+    parts = cost_of(backbone.head, image), cost_of(backbone.tail, _blank_features(backbone))
+    return sum(part.multiply_adds for part in parts)
+
+
+def _residual_blocks(network: Network, limit: float, width: int) -> list[Step]:
+    by_size: dict[int, list[Step]] = {}
     for block in network.blocks():
         by_size.setdefault(block.size, []).append(block)
-    last: list[_Step] = []
-    between: list[_Step] = []
+    last: list[Step] = []
+    between: list[Step] = []
     for blocks in by_size.values():
         cheap = [block for block in blocks if _residual_cost(block, width) <= limit]
         # The first block of a resolution directly follows the last of the one before.
@@ -282,13 +304,13 @@ def _residual_blocks(network: _Network, width: int) -> list[_Step]:
     return [*last, *between[: max(0, RESIDUALS - len(last))]]
 
 
-def _residual_cost(step: _Step, width: int) -> int:
+def _residual_cost(step: Step, width: int) -> int:
     """Multiply-adds of a fused one: a 3x3 convolution to its width, and a 1x1 one back."""
     return 10 * width * step.shape[1] * step.size**2
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
     """A node that gives a tensor.
 
     Attributes:
@@ -309,43 +331,30 @@ class _Step:
         return self.shape[-1] if len(self.shape) == 4 else 0
 
 
-class _Network:
-    """A backbone's tail, with what the rule asks of it."""
+class Network:
+    """A traced network, or the part behind its tap, with what the rules ask of it.
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone, self.tail = backbone, backbone.tail
-        outputs = node_outputs(self.tail, _blank_features(backbone))
-        every = [n for n in outputs if self._is_spatial(n, depthwise=False)]
-        depthwise = [n for n in every if self._is_spatial(n, depthwise=True)]
-        self.convolutions = depthwise or every
+    Args:
+        x: for one picture, what the network takes.
+    """
+
+    def __init__(self, network: fx.GraphModule, x: Tensor) -> None:
+        self.network = network
+        outputs = node_outputs(network, x)
+        self.spatial = [n for n in outputs if self._is_spatial(n, depthwise=False)]
         self.steps = list(self._steps(outputs))
 
-    def multiply_adds(self) -> int:
-        backbone = self.backbone
-        image = torch.zeros(1, 3, backbone.input_size, backbone.input_size)
-        features = _blank_features(backbone)
-        parts = cost_of(backbone.head, image), cost_of(backbone.tail, features)
-        return sum(part.multiply_adds for part in parts)
-
-    def place(self, kind: str, step: _Step, width: int) -> Place:
-        widths = {"scale": 0, "residual": width, "pooled": POOLED_WIDTH}
-        activation = "identity"
-        if kind == "residual":
-            # Imported here, because that module needs this one.
-            from afd_mobile.backbones import activation_of
-
-            activation = activation_of(self.tail, step.node)
-        stride = _stride(self.backbone, step.shape)
-        return Place(kind, step.qualname, step.shape[1], stride, widths[kind], activation)
-
-    def spatial_outputs(self) -> list[_Step]:
-        """Of each spatial convolution, what its normalisation and activation make of it."""
+    def spatial_outputs(self) -> list[Step]:
+        """Of each spatial convolution, or of the depthwise ones where there are any, what its
+        normalisation and activation make of it."""
         by_node = {step.node: step for step in self.steps}
-        return [by_node[self._activated(node)] for node in self.convolutions if node in by_node]
+        depthwise = [n for n in self.spatial if self._is_spatial(n, depthwise=True)]
+        convolutions = depthwise or self.spatial
+        return [by_node[self._activated(node)] for node in convolutions if node in by_node]
 
-    def blocks(self) -> list[_Step]:
+    def blocks(self) -> list[Step]:
         """The ends of blocks, each with at least one spatial convolution more than the last."""
-        ends: dict[tuple[int, int], _Step] = {}
+        ends: dict[tuple[int, int], Step] = {}
         for step in self.steps:
             if step.only_path and step.size > 1 and step.spatial and not self._is_idle(step.node):
                 key = (step.size, step.spatial)
@@ -353,7 +362,7 @@ class _Network:
                     ends[key] = step
         return list(ends.values())
 
-    def pooled(self) -> _Step | None:
+    def pooled(self) -> Step | None:
         """The first step that has lost its positions, where weights still follow it."""
         learned = [
             number
@@ -366,15 +375,15 @@ class _Network:
                 return step if learned and number < learned[-1] else None
         return None
 
-    def _steps(self, outputs: dict[fx.Node, Tensor]) -> Iterator[_Step]:
-        order = {node: number for number, node in enumerate(self.tail.graph.nodes)}
+    def _steps(self, outputs: dict[fx.Node, Tensor]) -> Iterator[Step]:
+        order = {node: number for number, node in enumerate(self.network.graph.nodes)}
         last_use, spatial = 0, 0
         for node, output in outputs.items():
-            spatial += node in self.convolutions
+            spatial += node in self.spatial
             only_path = last_use <= order[node]
             last_use = max(last_use, *(order[user] for user in node.users))
             if QUALNAME in node.meta:
-                yield _Step(node.meta[QUALNAME], node, output.shape, spatial, only_path)
+                yield Step(node.meta[QUALNAME], node, output.shape, spatial, only_path)
 
     def _activated(self, node: fx.Node) -> fx.Node:
         activated = node
@@ -405,14 +414,24 @@ class _Network:
         return False
 
     def _module(self, node: fx.Node) -> nn.Module:
-        return self.tail.get_submodule(str(node.target))
+        return self.network.get_submodule(str(node.target))
+
+
+def activation_of(network: nn.Module, node: fx.Node) -> str:
+    """What `node` applied last: identity, relu or relu6."""
+    if node.op != "call_module":
+        relus = (torch.relu, nn.functional.relu, "relu")
+        return "relu" if node.target in relus else "identity"
+    module = network.get_submodule(str(node.target))
+    module = getattr(module, "act", module)  # a timm block that was traced whole
+    return {nn.ReLU: "relu", nn.ReLU6: "relu6"}.get(type(module), "identity")
 
 
 def _blank_features(backbone: Backbone) -> Tensor:
     return torch.zeros(1, backbone.channels, backbone.feature_size, backbone.feature_size)
 
 
-def _stride(backbone: Backbone, shape: Sequence[int]) -> int:
-    """Pixels per position; 0 of what is pooled."""
+def stride_of(shape: Sequence[int], input_size: int) -> int:
+    """Pixels per position of features (N, C, h, w); 0 of what is pooled."""
     pooled = len(shape) != 4 or shape[-1] == 1
-    return 0 if pooled else 1 << round(math.log2(backbone.input_size / shape[-1]))
+    return 0 if pooled else 1 << round(math.log2(input_size / shape[-1]))

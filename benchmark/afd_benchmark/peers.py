@@ -17,11 +17,11 @@ from afd_mobile.errors import ConversionError, InputError, UsageError
 CLASSIFIER, AFD = "resnet50", "afd"
 # What to give `afd-export`. Random weights throughout: peers are measured, not judged.
 _RESTORER = (
-    "--checkpoint none --tap restore --scope features --mean 0 0 0 --std 1 1 1 --input-size 224"
+    "--checkpoint none --taps restore --scope features --mean 0 0 0 --std 1 1 1 --input-size 224"
 )
 PEERS = {
     CLASSIFIER: "--checkpoint none --backbone resnet50",
-    AFD: "--checkpoint random --preset paper --backbone resnet50 --tap D2",
+    AFD: "--checkpoint random --preset paper --backbone resnet50 --taps D2",
 } | {
     name: f"{_RESTORER} --backbone afd_export.peers:{name}"
     for name in ("arcnn", "dncnn", "rdn", "fbcnn", "ddp")

@@ -12,6 +12,7 @@ from afd_mobile.backbone_names import typed_backbone
 from afd_mobile.command import Parser, check_interrupted, one_of, positive, run_command, seed
 from afd_mobile.errors import AfdError, ConversionError, ParityError
 from afd_mobile.resources import DEFAULT_CHECKPOINT
+from afd_mobile.taps import PRESETS
 from afd_mobile.terminal import printable
 
 if TYPE_CHECKING:
@@ -52,15 +53,20 @@ def _parser() -> argparse.ArgumentParser:
         "(default: the checkpoint's; a factory that a checkpoint names must be typed)",
     )
     add(
-        "--tap",
-        metavar="NODE",
-        help="node whose output is corrected, such as features.0, or D1 to D4",
-    )
-    add(
         "--preset",
         default="mobile",
-        choices=["mobile", "paper"],
-        help="architecture of an untrained module (default: %(default)s)",
+        choices=PRESETS,
+        help="an untrained module: inside the classifier, or the paper's at one tap "
+        "(default: %(default)s)",
+    )
+    add(
+        "--taps",
+        nargs="+",
+        default=[],
+        metavar="auto|KIND:NODE|NODE",
+        help="where an untrained module corrects, as in afd-train --help; without a module, the "
+        "node that --scope features ends at, such as features.0, or D1 to D4 (default: the "
+        "classifier's own)",
     )
     add(
         "--backbone-weights",
@@ -131,7 +137,7 @@ def _export(arguments: argparse.Namespace) -> None:
     request = ExportRequest(
         checkpoint=arguments.checkpoint,
         backbone=arguments.backbone,
-        tap=arguments.tap,
+        taps=tuple(arguments.taps),
         preset=arguments.preset,
         backbone_weights=arguments.backbone_weights,
         mean=arguments.mean and tuple(arguments.mean),

@@ -5,7 +5,7 @@ their cost is compared (`train_peer` trains two of them). Each maps (N, 3, S, S)
 same shape, 8 divides S; figures are for S = 224, multiply-adds those of convolutions and matrix
 products (the paper's seem to count biases as well). All of a network lies in its one module
 `restore`, so an export taps that one:
-`afd-export --backbone afd_export.peers:NAME --tap restore --scope features`.
+`afd-export --backbone afd_export.peers:NAME --taps restore --scope features`.
 """
 
 from __future__ import annotations

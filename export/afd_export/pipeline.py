@@ -48,7 +48,7 @@ class ExportRequest:
 
     checkpoint: str
     backbone: BackboneName | None
-    tap: str | None
+    taps: tuple[str, ...]
     preset: str
     backbone_weights: str
     mean: tuple[float, ...] | None

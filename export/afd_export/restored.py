@@ -2,8 +2,8 @@
 
 A classifier like any other, picture 0 to 1 in, with the weights that `train_peer` wrote:
 `afd-export --checkpoint none --backbone afd_export.restored:NAME --backbone-weights FILE
---tap restore --mean 0 0 0 --std 1 1 1`. Untrained, it leaves the picture as it is: training starts
-from no correction, as the module's does.
+--mean 0 0 0 --std 1 1 1`. Untrained, it leaves the picture as it is: training starts from no
+correction, as the module's does.
 """
 
 from __future__ import annotations

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdConfig
 from afd_mobile.artifacts import Scope, sha256
 from afd_mobile.backbone_names import recorded_backbone
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
-from afd_mobile.corrections import AnyModule, InsideConfig
+from afd_mobile.corrections import AnyModule, InsideConfig, InsideModule, module_of
 from afd_mobile.errors import InputError, UsageError
-from afd_mobile.places import check_places
+from afd_mobile.places import check_places, preset_config
+from afd_mobile.taps import Taps, preset_taps, single_tap
 
 if TYPE_CHECKING:
     from afd_export.pipeline import ExportRequest
@@ -55,17 +56,13 @@ def find_source(request: ExportRequest) -> ExportSource:
     if request.checkpoint not in (NO_CHECKPOINT, RANDOM_CHECKPOINT):
         path = find_checkpoint(request.checkpoint)
         checkpoint = load_checkpoint(path)
-    backbone = _backbone(request, checkpoint, path)
+    taps = _taps(request, checkpoint, path)
+    backbone = _backbone(request, taps, checkpoint, path)
     afd: AnyModule | None = None
     notices = []
     if checkpoint is not None and path is not None:
         afd = checkpoint.module
         if isinstance(afd.config, InsideConfig):
-            if request.scope is Scope.FEATURES:
-                raise UsageError(
-                    f"--scope features: checkpoint {path} corrects inside the classifier, not the "
-                    "features at one tap; leave it out"
-                )
             check_places(backbone, afd.config.places, f"checkpoint {path}")
         else:
             _check_fit(afd.config, backbone, path)
@@ -77,7 +74,7 @@ def find_source(request: ExportRequest) -> ExportSource:
         name = _plain(path.stem)
     elif request.checkpoint == RANDOM_CHECKPOINT:
         torch.manual_seed(request.seed)
-        afd = AfdModule(_config(request.preset, backbone)).eval().requires_grad_(False)
+        afd = module_of(preset_config(backbone, taps)).eval().requires_grad_(False)
         name = f"{_plain(backbone.name)}-{request.preset}-untrained"
         notices.append("the AFD-Module is untrained (random): accuracy means nothing")
     else:
@@ -100,17 +97,37 @@ def find_source(request: ExportRequest) -> ExportSource:
     )
 
 
-def _backbone(request: ExportRequest, checkpoint: Checkpoint | None, path: Path | None) -> Backbone:
-    name, tap = request.backbone, request.tap
-    if checkpoint is not None:
-        if checkpoint.backbone is not None:
-            name = recorded_backbone(checkpoint.backbone, name, what=f"checkpoint {path}")
-        if tap and checkpoint.tap and tap != checkpoint.tap:
-            raise InputError(
-                f"checkpoint {path} was trained for tap {checkpoint.tap}, not {tap}; "
-                "leave out --tap, or train one with afd-train"
-            )
-        tap = tap or checkpoint.tap
+def _taps(request: ExportRequest, checkpoint: Checkpoint | None, path: Path | None) -> Taps:
+    """Where the classifier is cut and, with an untrained module, corrected."""
+    typed = request.taps
+    if request.checkpoint == RANDOM_CHECKPOINT:
+        taps = preset_taps(request.preset, typed)
+    elif checkpoint is not None and checkpoint.tap is not None:
+        if typed:
+            raise UsageError(f"--taps: checkpoint {path} says where it corrects; leave it out")
+        taps = Taps(checkpoint.tap)
+    elif checkpoint is None and typed and request.scope is not Scope.FEATURES:
+        raise UsageError(
+            f"--taps: --checkpoint {NO_CHECKPOINT} corrects nothing; leave it out, or add "
+            f"--scope {Scope.FEATURES.value}"
+        )
+    else:
+        taps = single_tap(typed, f"--checkpoint {request.checkpoint}")
+    inside = checkpoint is not None and isinstance(checkpoint.module, InsideModule)
+    if (inside or taps.places) and request.scope is Scope.FEATURES:
+        raise UsageError(
+            "--scope features: the module corrects inside the classifier, and no features hold "
+            "all of that; leave it out, or take a module with a single tap (--preset paper)"
+        )
+    return taps
+
+
+def _backbone(
+    request: ExportRequest, taps: Taps, checkpoint: Checkpoint | None, path: Path | None
+) -> Backbone:
+    name = request.backbone
+    if checkpoint is not None and checkpoint.backbone is not None:
+        name = recorded_backbone(checkpoint.backbone, name, what=f"checkpoint {path}")
     if name is None:
         raise UsageError(
             f"--checkpoint {request.checkpoint} does not say for which classifier; "
@@ -118,22 +135,14 @@ def _backbone(request: ExportRequest, checkpoint: Checkpoint | None, path: Path 
         )
     return load_backbone(
         name,
-        tap=tap,
+        tap=taps.node,
+        before=taps.nodes,
         weights=request.backbone_weights,
         mean=request.mean,
         std=request.std,
         input_size=request.input_size,
         seed=request.seed,
         features_only=request.scope is Scope.FEATURES,
-    )
-
-
-def _config(preset: str, backbone: Backbone) -> AfdConfig:
-    return AfdConfig.preset(
-        preset,
-        channels=backbone.channels,
-        stride=backbone.stride,
-        activation=backbone.activation,
     )
 
 
@@ -145,7 +154,8 @@ def _check_fit(config: AfdConfig, backbone: Backbone, path: Path) -> None:
         if wanted != given:
             raise InputError(
                 f"checkpoint {path} corrects features with {what} {wanted}, but tap "
-                f"{backbone.tap} of {backbone.name} has {given}; choose another --tap or checkpoint"
+                f"{backbone.tap} of {backbone.name} has {given}; choose another checkpoint or "
+                "other --taps"
             )
 
 

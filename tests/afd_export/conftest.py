@@ -48,12 +48,12 @@ def make() -> nn.Module:
     nn.init.normal_(model.classes.weight, std=3.0)
     return model
 '''
-# What every export of the tiny classifier is asked for.
-TINY = (
-    *("--backbone", "tinynet:make", "--backbone-weights", "random", "--tap", "act1"),
-    *("--input-size", "64"),
-)
-RANDOM = ("--checkpoint", "random", *TINY)
+# What every export of the tiny classifier is asked for, and places of an untrained module for it.
+TINY = ("--backbone", "tinynet:make", "--backbone-weights", "random", "--input-size", "64")
+PLACES = ("scale:act2", "residual:act3", "pooled:pool")
+RANDOM = ("--checkpoint", "random", *TINY, "--taps", *PLACES)
+# The paper's module, with its single tap.
+PAPER = ("--checkpoint", "random", *TINY, "--preset", "paper", "--taps", "act1")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def make_request(
         request = ExportRequest(
             checkpoint="random",
             backbone=Factory("tinynet:make"),
-            tap="act1",
+            taps=PLACES,
             preset="mobile",
             backbone_weights="random",
             mean=None,

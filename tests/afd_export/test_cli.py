@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import save
 
 from afd_export import cli
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdModule
 from afd_mobile.checkpoint import FORMAT, Checkpoint, save_checkpoint
-from tests.afd_export.conftest import RANDOM, TINY, command_line, environment
+from tests.afd_export.conftest import PAPER, PLACES, RANDOM, TINY, command_line, environment
+from tests.afd_mobile.single_tap import single_tap_config
 from tests.commands import Outcome, exit_code_of
 
 ERROR = "afd-export: error: "
@@ -58,7 +59,7 @@ def parent(tmp_path: Path) -> Path:
 
 
 def make_module() -> AfdModule:
-    return AfdModule(AfdConfig.preset("mobile", channels=16, stride=2, activation="relu"))
+    return AfdModule(single_tap_config("mobile", channels=16, stride=2, activation="relu"))
 
 
 def write_checkpoint(
@@ -118,7 +119,17 @@ def test_a_wrong_option_ends_with_2(afd: Afd, arguments: tuple[str, ...]) -> Non
         (("--checkpoint", "random"), "give --backbone NAME"),
         (("--checkpoint", "none"), "give --backbone NAME"),
         ((*RANDOM, "--input-size", "60"), "use --input-size 56 or 64"),
-        (("--checkpoint", "random", "--backbone", "tinynet:make", *TINY[2:4]), "--tap NODE"),
+        (
+            ("--checkpoint", "random", *TINY, "--taps", "act1"),
+            "NODE goes with --preset paper",
+        ),
+        (("--preset", "paper", *RANDOM), "--preset paper takes one plain NODE"),
+        (("--checkpoint", "none", *TINY, "--taps", "act1"), "add --scope features"),
+        (
+            ("--checkpoint", "none", *TINY, "--scope", "features", "--taps", *PLACES),
+            "takes one plain",
+        ),
+        ((*RANDOM, "--scope", "features"), "take a module with a single tap (--preset paper)"),
     ],
 )
 def test_options_that_do_not_go_together_end_with_2(
@@ -224,20 +235,18 @@ def test_a_checkpoint_for_another_backbone_ends_with_3(
     assert not list(parent.iterdir())
 
 
-def test_a_checkpoint_for_another_tap_ends_with_3(afd: Afd, tmp_path: Path, parent: Path) -> None:
+def test_a_checkpoint_knows_its_tap(afd: Afd, tmp_path: Path, parent: Path) -> None:
     path = write_checkpoint(tmp_path / "mine.safetensors", tap="act2")
-    outcome = afd("--checkpoint", path, *TINY, "--out", parent / "out")
-    assert outcome.code == 3
-    assert "was trained for tap act2, not act1" in outcome.error
+    outcome = afd("--checkpoint", path, *TINY, "--taps", "act1", "--out", parent / "out")
+    assert outcome.code == 2
+    assert outcome.error == f"--taps: checkpoint {path} says where it corrects; leave it out"
 
 
 def test_a_checkpoint_for_other_channels_ends_with_3(
     afd: Afd, tmp_path: Path, parent: Path
 ) -> None:
     path = write_checkpoint(tmp_path / "mine.safetensors", tap="act3")
-    arguments = [*TINY]
-    arguments[arguments.index("act1")] = "act3"
-    outcome = afd("--checkpoint", path, *arguments, "--out", parent / "out")
+    outcome = afd("--checkpoint", path, *TINY, "--out", parent / "out")
     assert outcome.code == 3
     assert "channels 16, but tap act3 of tinynet:make has 32" in outcome.error
     assert not list(parent.iterdir())
@@ -283,7 +292,7 @@ def test_what_the_export_has_no_use_for_ends_with_2(
 
 
 def test_a_wrong_tap_ends_with_3_and_the_nearest_names(afd: Afd, parent: Path) -> None:
-    arguments = [*RANDOM]
+    arguments = [*PAPER]
     arguments[arguments.index("act1")] = "act9"
     outcome = afd(*arguments, "--out", parent / "out")
     assert outcome.code == 3
@@ -294,11 +303,11 @@ def test_a_wrong_tap_ends_with_3_and_the_nearest_names(afd: Afd, parent: Path) -
 
 
 def test_a_tap_behind_the_feature_maps_ends_with_3(afd: Afd, parent: Path) -> None:
-    arguments = [*RANDOM]
+    arguments = [*PAPER]
     arguments[arguments.index("act1")] = "flatten"
     outcome = afd(*arguments, "--out", parent / "out")
     assert outcome.code == 3
-    assert "choose an earlier --tap" in outcome.error
+    assert "choose an earlier tap" in outcome.error
 
 
 @pytest.mark.parametrize("name", ["no_such_module:make", "tinynet:no_such_factory", "tinynet:nn"])

@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from PIL import Image
 
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdModule
 from afd_mobile.artifacts import sha256
 from afd_mobile.backbone_names import Factory
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
@@ -24,6 +24,7 @@ from afd_mobile.errors import InputError
 from afd_mobile.evaluation import Outcomes, evaluate, labelled_pictures
 from afd_mobile.predictors import Predictor, open_predictor, plain_predictor
 from tests.afd_export.conftest import Exported, export_here, write_pictures
+from tests.afd_mobile.single_tap import single_tap_config
 
 CPU = torch.device("cpu")
 TINYNET = "tinynet:make"
@@ -34,7 +35,7 @@ RGB = NDArray[np.uint8]
 def checkpoint(made_once: Callable[..., Path]) -> Path:
     def make(folder: Path) -> None:
         torch.manual_seed(4)
-        module = AfdModule(AfdConfig.preset("mobile", channels=16, stride=2, activation="relu"))
+        module = AfdModule(single_tap_config("mobile", channels=16, stride=2, activation="relu"))
         path = folder / "mine.safetensors"
         save_checkpoint(path, Checkpoint(module.eval(), TINYNET, "act1", {}))
 

@@ -17,7 +17,7 @@ from afd_mobile.artifacts import Precision, read_manifest
 from afd_mobile.datasets import centre_crop
 from afd_mobile.litert import LiteRtModel
 from afd_mobile.picture_files import read_image
-from tests.afd_export.conftest import RANDOM, Exported, export_here, write_pictures
+from tests.afd_export.conftest import PAPER, RANDOM, Exported, export_here, write_pictures
 
 PRECISIONS = [p.value for p in Precision]
 GOLDEN_PICTURES = ["turned", "mirrored", "grey", "small"]
@@ -299,7 +299,7 @@ def test_the_other_ways_to_export(tiny_dir: Path, tmp_path: Path) -> None:
     write_pictures(images, 2)
     (images / "broken.jpg").write_bytes(b"no picture")
     done = export_here(
-        *(*RANDOM, "--scope", "features", "--input", "normalized", "--precision", "float32"),
+        *(*PAPER, "--scope", "features", "--input", "normalized", "--precision", "float32"),
         *("--images", images, "--out", out),
         cwd=tiny_dir,
     )
@@ -312,7 +312,7 @@ def test_the_other_ways_to_export(tiny_dir: Path, tmp_path: Path) -> None:
     stages = [s["stage"] for s in manifest["parity"]["stages"]]
     assert stages == ["onnx", "simplified", "tflite float32"]
     assert not manifest["afd"]["fused"]
-    assert manifest["name"] == f"{NAME}-multibranch-features"
+    assert manifest["name"] == f"{NAME.replace('mobile', 'paper')}-multibranch-features"
     entry = entry_of(manifest, f"{manifest['name']}_float32.tflite")
     assert entry["output"]["name"] == "features"
     assert tuple(entry["output"]["shape"]) == (1, 32, 32, 16)

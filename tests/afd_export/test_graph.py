@@ -19,6 +19,7 @@ from afd_mobile.cost import cost_of
 from afd_mobile.fusion import fuse
 from afd_mobile.repconv import RepConv
 from tests.afd_mobile.inside import inside_module
+from tests.afd_mobile.single_tap import single_tap_config
 
 ARCHITECTURES = ("mobile", "paper", "baseline")
 
@@ -34,7 +35,7 @@ def make_afd(backbone: Backbone, architecture: str = "mobile") -> AfdModule:
     if architecture == "baseline":
         config = AfdConfig("baseline", c, s, act, (16, 32, 64), (64, 32, c))
     else:
-        config = AfdConfig.preset(architecture, channels=c, stride=s, activation=act)
+        config = single_tap_config(architecture, channels=c, stride=s, activation=act)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return AfdModule(config).eval().requires_grad_(False)

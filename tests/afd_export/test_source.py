@@ -10,14 +10,16 @@ import pytest
 
 from afd_export.pipeline import ExportRequest
 from afd_export.source import find_source
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdModule
 from afd_mobile.artifacts import Scope
 from afd_mobile.backbone_names import Factory
 from afd_mobile.backbones import Backbone
 from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from afd_mobile.corrections import InsideModule
 from afd_mobile.errors import InputError, UsageError
+from tests.afd_export.conftest import PLACES
 from tests.afd_mobile.inside import inside_module
+from tests.afd_mobile.single_tap import single_tap_config
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def save(tmp_path: Path) -> Callable[..., str]:
 
     def write(name: str = "mine", backbone: str = "tinynet:make") -> str:
         path = tmp_path / f"{name}.safetensors"
-        module = AfdModule(AfdConfig.preset("mobile", channels=16, stride=2, activation="relu"))
+        module = AfdModule(single_tap_config("mobile", channels=16, stride=2, activation="relu"))
         save_checkpoint(path, Checkpoint(module, backbone, "act1", {}))
         return str(path)
 
@@ -38,8 +40,8 @@ def test_a_factory_that_a_checkpoint_names_runs_only_if_it_was_typed(
 ) -> None:
     path = save()
     with pytest.raises(InputError, match=f"{path} names code to run, tinynet:make, .* --backbone"):
-        find_source(make_request(checkpoint=path, backbone=None))
-    source = find_source(make_request(checkpoint=path, backbone=Factory("tinynet:make")))
+        find_source(make_request(checkpoint=path, taps=(), backbone=None))
+    source = find_source(make_request(checkpoint=path, taps=(), backbone=Factory("tinynet:make")))
     assert source.backbone.name == "tinynet:make"
 
 
@@ -48,7 +50,7 @@ def test_another_factory_than_the_typed_one_is_refused(
 ) -> None:
     path = save(backbone="payload:go")
     with pytest.raises(InputError, match=f"{path} is for backbone payload:go, not tinynet:make"):
-        find_source(make_request(checkpoint=path))
+        find_source(make_request(checkpoint=path, taps=()))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_another_factory_than_the_typed_one_is_refused(
 def test_an_export_is_named_by_what_means_nothing_in_paths_markdown_and_code(
     stem: str, name: str, save: Callable[..., str], make_request: Callable[..., ExportRequest]
 ) -> None:
-    source = find_source(make_request(checkpoint=save(stem)))
+    source = find_source(make_request(checkpoint=save(stem), taps=()))
     assert source.name == f"{name}-random-weights"
 
 
@@ -79,15 +81,15 @@ def inside(backbone: Backbone, tmp_path: Path) -> str:
 def test_a_checkpoint_with_several_places_is_found(
     inside: str, make_request: Callable[..., ExportRequest]
 ) -> None:
-    source = find_source(make_request(checkpoint=inside))
+    source = find_source(make_request(checkpoint=inside, taps=()))
     assert source.afd is not None and source.backbone.tap == "act1"
 
 
 def test_several_places_have_no_corrected_features_of_one_tap(
     inside: str, make_request: Callable[..., ExportRequest]
 ) -> None:
-    with pytest.raises(UsageError, match=f"--scope features: checkpoint {inside}"):
-        find_source(make_request(checkpoint=inside, scope=Scope.FEATURES))
+    with pytest.raises(UsageError, match=r"--scope features: .* leave it out, or take a module"):
+        find_source(make_request(checkpoint=inside, taps=(), scope=Scope.FEATURES))
 
 
 def test_places_that_the_classifier_does_not_have_are_refused(
@@ -99,4 +101,25 @@ def test_places_that_the_classifier_does_not_have_are_refused(
     other = InsideModule(dataclasses.replace(module.config, places=tuple(places)))
     save_checkpoint(Path(inside), Checkpoint(other, "tinynet:make", "act1", {}))
     with pytest.raises(InputError, match="no node 'elsewhere'"):
-        find_source(make_request(checkpoint=inside))
+        find_source(make_request(checkpoint=inside, taps=()))
+
+
+def test_an_untrained_module_is_that_of_the_preset(
+    make_request: Callable[..., ExportRequest],
+) -> None:
+    inside, single = (
+        find_source(make_request(preset=preset, taps=taps))
+        for preset, taps in (("mobile", PLACES), ("paper", ("act1",)))
+    )
+    assert isinstance(inside.afd, InsideModule) and inside.name.startswith("tinynet.make-mobile-un")
+    assert [f"{p.kind}:{p.node}" for p in inside.afd.config.places] == list(PLACES)
+    assert isinstance(single.afd, AfdModule) and single.afd.config.architecture == "paper"
+    assert single.backbone.tap == "act1" and single.name.startswith("tinynet.make-paper-untrained")
+
+
+def test_without_taps_the_rule_chooses(make_request: Callable[..., ExportRequest]) -> None:
+    """All of the tiny network's blocks end at strides of 2 and 4, so the last one is its tap."""
+    source = find_source(make_request(taps=()))
+    assert isinstance(source.afd, InsideModule)
+    assert source.backbone.tap == "act3"
+    assert [p.kind for p in source.afd.config.places] == ["pooled"]

@@ -150,9 +150,8 @@ def test_the_command_writes_a_classifier_with_a_trained_peer_before_it(
     assert said == f"{out}  (arcnn before mobilenet_v2)"
     assert held_out.startswith("held out, mean of QF 25 18 15 10 7: PSNR degraded ")
     loaded = load_backbone(
-        Factory("afd_export.restored:arcnn"), tap="restore", weights=str(out),
-        mean=(0, 0, 0), std=(1, 1, 1),
-    )  # fmt: skip
+        Factory("afd_export.restored:arcnn"), weights=str(out), mean=(0, 0, 0), std=(1, 1, 1)
+    )
     assert loaded.classes == 1000
     fresh = restored.arcnn().state_dict()
     weights = loaded.head.state_dict() | loaded.tail.state_dict()

@@ -175,14 +175,14 @@ def test_a_plain_classifier_has_stages_of_its_own(
     monkeypatch.setattr(pipeline, "export_onnx", stop)
     steps: list[Step] = []
     with pytest.raises(ConversionError, match="far enough"):
-        pipeline.export(make_request(checkpoint="none"), steps.append, lambda _: None)
+        pipeline.export(make_request(checkpoint="none", taps=()), steps.append, lambda _: None)
     assert [step.stage for step in steps] == ["plain", "folded"]
 
 
 def test_its_report_says_what_it_is_compared_with(
     make_request: Callable[..., ExportRequest], few_pictures: Path, tmp_path: Path
 ) -> None:
-    source = find_source(make_request(checkpoint="none"))
+    source = find_source(make_request(checkpoint="none", taps=()))
     write_parity(tmp_path, [], load_pictures(few_pictures, 64), source, [], {}, [])
     page = (tmp_path / "parity.md").read_text("utf-8")
     assert "Every stage against the plain classifier in PyTorch, on 12 pictures" in page

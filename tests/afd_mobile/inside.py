@@ -6,7 +6,8 @@ import torch
 
 from afd_mobile.backbones import Backbone
 from afd_mobile.corrections import InsideConfig, InsideModule
-from afd_mobile.places import AUTO, choose_places
+from afd_mobile.places import choose_places
+from afd_mobile.taps import AUTO
 
 WIDTH = 8
 

@@ -9,30 +9,33 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from afd_mobile.afd_module import DRIFT_INPUTS, PRESETS, AfdConfig, AfdModule
+from afd_mobile.afd_module import DRIFT_INPUTS, AfdConfig, AfdModule
 from afd_mobile.backbones import Backbone
 from afd_mobile.cost import cost_of
-from afd_mobile.errors import InputError, UsageError
+from afd_mobile.errors import InputError
 from afd_mobile.fusion import fuse
+from tests.afd_mobile.single_tap import SINGLE_TAP, single_tap_config
 
 BASELINE = AfdConfig("baseline", 64, 2, "relu", (16, 32, 64), (128, 64, 64))
 
 
-def preset(name: str, channels: int = 12, stride: int = 2, activation: str = "relu") -> AfdConfig:
-    return AfdConfig.preset(name, channels=channels, stride=stride, activation=activation)
+def config_of(
+    architecture: str, channels: int = 12, stride: int = 2, activation: str = "relu"
+) -> AfdConfig:
+    return single_tap_config(architecture, channels=channels, stride=stride, activation=activation)
 
 
 def inputs(channels: int, size: int, picture: int) -> tuple[Tensor, Tensor]:
     return torch.randn(1, channels, size, size), torch.rand(1, 3, picture, picture) * 255
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", SINGLE_TAP)
 @pytest.mark.parametrize(
     ("stride", "size", "picture"),
     [(1, 64, 64), (2, 32, 64), (4, 16, 64), (8, 8, 64), (2, 111, 224)],
 )
 def test_output_has_the_features_shape(name: str, stride: int, size: int, picture: int) -> None:
-    module = AfdModule(preset(name, stride=stride)).eval()
+    module = AfdModule(config_of(name, stride=stride)).eval()
     features, image = inputs(12, size, picture)
     with torch.no_grad():
         expected = module(features, image)
@@ -41,20 +44,20 @@ def test_output_has_the_features_shape(name: str, stride: int, size: int, pictur
 
 
 def test_the_paper_preset_keeps_the_papers_budget() -> None:
-    fused = fuse(AfdModule(preset("paper", 64)).eval())
+    fused = fuse(AfdModule(config_of("paper", 64)).eval())
     cost = cost_of(fused, *inputs(64, 112, 224))
     assert cost.parameters <= 120_000
     assert cost.multiply_adds <= 360_000_000
 
 
-def test_the_mobile_preset_keeps_its_budget_at_mobilenets_tap(mobilenet: Backbone) -> None:
-    module = AfdModule(preset("mobile", mobilenet.channels, mobilenet.stride))
+def test_the_block_scale_network_keeps_its_budget_at_mobilenets_tap(mobilenet: Backbone) -> None:
+    module = AfdModule(config_of("mobile", mobilenet.channels, mobilenet.stride))
     cost = cost_of(fuse(module.eval()), *inputs(mobilenet.channels, mobilenet.feature_size, 224))
     assert cost.parameters <= 120_000
     assert cost.multiply_adds <= 60_000_000
 
 
-@pytest.mark.parametrize("config", [preset("paper"), preset("mobile"), BASELINE])
+@pytest.mark.parametrize("config", [config_of("paper"), config_of("mobile"), BASELINE])
 @pytest.mark.parametrize("activation", ["identity", "relu", "relu6"])
 def test_reset_to_identity_leaves_the_activation_alone(config: AfdConfig, activation: str) -> None:
     config = dataclasses.replace(config, activation=activation)
@@ -69,11 +72,12 @@ def test_reset_to_identity_leaves_the_activation_alone(config: AfdConfig, activa
 
 
 ABLATIONS = [
-    dataclasses.replace(preset("mobile"), drift_input=drift_input) for drift_input in DRIFT_INPUTS
+    dataclasses.replace(config_of("mobile"), drift_input=drift_input)
+    for drift_input in DRIFT_INPUTS
 ]
 
 
-@pytest.mark.parametrize("config", [preset("paper"), BASELINE, *ABLATIONS])
+@pytest.mark.parametrize("config", [config_of("paper"), BASELINE, *ABLATIONS])
 def test_multi_branch_and_fused_agree(
     config: AfdConfig, randomize: Callable[[nn.Module], None]
 ) -> None:
@@ -86,14 +90,14 @@ def test_multi_branch_and_fused_agree(
     assert (actual - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
 
 
-@pytest.mark.parametrize("config", [preset("paper"), preset("mobile", 7, 8), BASELINE])
+@pytest.mark.parametrize("config", [config_of("paper"), config_of("mobile", 7, 8), BASELINE])
 def test_configuration_survives_json(config: AfdConfig) -> None:
     text = json.dumps(dataclasses.asdict(config))
     assert AfdConfig.from_dict(json.loads(text)) == config
 
 
 def test_unknown_and_missing_keys_are_refused() -> None:
-    values = dataclasses.asdict(preset("paper"))
+    values = dataclasses.asdict(config_of("paper"))
     with pytest.raises(InputError, match="depth"):
         AfdConfig.from_dict({**values, "depth": 3})
     del values["stride"]
@@ -116,7 +120,7 @@ def test_unknown_and_missing_keys_are_refused() -> None:
 )
 def test_impossible_configurations_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        dataclasses.replace(preset("mobile"), **change)
+        dataclasses.replace(config_of("mobile"), **change)
 
 
 def test_the_authors_architecture_has_no_ablations() -> None:
@@ -125,14 +129,9 @@ def test_the_authors_architecture_has_no_ablations() -> None:
 
 
 def test_no_drift_input_leaves_the_features_alone_to_decide() -> None:
-    module = AfdModule(dataclasses.replace(preset("mobile"), drift_input="none")).eval()
+    module = AfdModule(dataclasses.replace(config_of("mobile"), drift_input="none")).eval()
     features, image = inputs(12, 16, 32)
     with torch.no_grad():
         corrected = module(features, image)
         assert torch.equal(corrected, module(features, 255 - image))
         assert not torch.equal(corrected, features.relu())
-
-
-def test_unknown_preset_names_those_there_are() -> None:
-    with pytest.raises(UsageError, match="mobile, paper"):
-        preset("tiny")

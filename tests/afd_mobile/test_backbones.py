@@ -23,6 +23,17 @@ def make():
         nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
         nn.Flatten(), nn.Linear(4, 6))
 
+class Twofold(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = make(), make()
+
+    def forward(self, x):
+        return self.one(x) + self.other(x)
+
+def twofold():
+    return Twofold()
+
 def fails():
     raise RuntimeError("no such luck")
 
@@ -134,13 +145,59 @@ def test_a_tap_beside_a_skip_connection_is_refused() -> None:
 
 
 def test_a_tap_that_is_no_feature_map_is_refused() -> None:
-    with pytest.raises(InputError, match="earlier --tap"):
+    with pytest.raises(InputError, match="earlier tap"):
         load_backbone("resnet18", tap="fc", weights="random", input_size=64)
 
 
-def test_a_backbone_without_default_tap_asks_for_one() -> None:
-    with pytest.raises(UsageError, match="--tap"):
-        load_backbone("resnet18", weights="random", input_size=64)
+# The end of the last block at stride 8, with what follows it wider, or none there.
+CHOSEN = {
+    "resnet18": ("layer2.1.relu_1", 128),
+    "mobilenetv2_050": ("blocks.2.2.add", 16),
+    "tf_efficientnetv2_b0": ("blocks.2.1.add", 48),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_network_without_named_taps_is_cut_behind_its_last_block_at_stride_8(name: str) -> None:
+    torch.manual_seed(0)
+    whole = untrained(name)
+    backbone = load_backbone(name, weights="random", input_size=64)
+    assert (backbone.tap, backbone.channels) == CHOSEN[name]
+    assert (backbone.stride, backbone.feature_size) == (8, 8)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(backbone.tail(backbone.head(x)), whole(x))
+
+
+@pytest.mark.parametrize(
+    ("before", "tap"),
+    [
+        (["features.7.conv.1.2", "features.9"], "features.6"),
+        (["features.6"], "features.6"),
+        (["features.9", "features.3.conv.1.2"], "features.2.conv.3"),
+        (["features.4.conv.1"], "features.4.conv.1.2"),
+        (["features.0.0"], "features.0.0"),
+    ],
+)
+def test_the_cut_lies_before_all_that_is_to_be_corrected(before: list[str], tap: str) -> None:
+    """MobileNetV2's own tap, or the last node with a single path: block 3 has a skip, 4 has not."""
+    torch.manual_seed(0)
+    whole = untrained("mobilenet_v2")
+    backbone = load_backbone("mobilenet_v2", before=before, weights="random", input_size=64)
+    assert backbone.tap == tap
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(backbone.tail(backbone.head(x)), whole(x))
+
+
+def test_typed_nodes_of_a_network_without_named_taps() -> None:
+    backbone = load_backbone("resnet18", before=["layer1.1.conv2"], weights="random", input_size=64)
+    assert backbone.tap == "layer1.0.relu_1"
+
+
+def test_a_network_without_a_single_path_cannot_be_cut(tiny_network: str) -> None:
+    with pytest.raises(InputError, match="no feature map from which alone the rest is computed"):
+        load_backbone(Factory(f"{tiny_network}:twofold"), input_size=32)
 
 
 def test_an_unknown_backbone_names_the_nearest() -> None:

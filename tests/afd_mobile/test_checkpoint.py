@@ -28,8 +28,9 @@ from afd_mobile.checkpoint import (
 from afd_mobile.corrections import InsideConfig, InsideModule, Place
 from afd_mobile.errors import InputError
 from afd_mobile.resources import models_dir
+from tests.afd_mobile.single_tap import single_tap_config
 
-CONFIG = AfdConfig.preset("mobile", channels=8, stride=2, activation="relu6")
+CONFIG = single_tap_config("mobile", channels=8, stride=2, activation="relu6")
 
 
 @pytest.fixture
@@ -259,7 +260,7 @@ def test_a_broken_configuration_is_an_input_error(path: Path, config: str) -> No
 
 def test_nothing_is_allocated_that_the_file_does_not_hold(path: Path) -> None:
     """The paper's network would need 144 GiB for the last convolution at this many channels."""
-    config = AfdConfig.preset("paper", channels=MAX_CHANNELS, stride=2, activation="relu6")
+    config = single_tap_config("paper", channels=MAX_CHANNELS, stride=2, activation="relu6")
     with_metadata(path, config=json.dumps(dataclasses.asdict(config)))
     assert "do not fit" in refusal(path)
 

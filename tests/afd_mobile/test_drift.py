@@ -14,13 +14,14 @@ from PIL import Image
 from scipy.fft import dctn
 
 from afd_mobile import drift
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone, Normalize, load_backbone
 from afd_mobile.datasets import centre_crop
 from afd_mobile.degrade import jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.picture_files import list_images, read_image
 from tests.afd_mobile.inside import inside_module
+from tests.afd_mobile.single_tap import single_tap_config
 
 RGB = NDArray[np.uint8]
 Array = NDArray[np.float64]
@@ -38,7 +39,7 @@ def first_layer() -> Backbone:
 @pytest.fixture
 def module(first_layer: Backbone) -> AfdModule:
     """Its correction is random."""
-    config = AfdConfig.preset(
+    config = single_tap_config(
         "mobile", channels=first_layer.channels, stride=2, activation=first_layer.activation
     )
     return AfdModule(config).eval()

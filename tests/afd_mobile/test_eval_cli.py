@@ -19,10 +19,11 @@ from PIL import Image
 from skimage import data
 
 from afd_mobile import cli
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.conditions import SUITES
+from tests.afd_mobile.single_tap import single_tap_config
 from tests.afd_mobile.test_predictors import write_export
 from tests.afd_mobile.tiny_classifier import (
     CLASSES,
@@ -261,7 +262,7 @@ def test_a_suite_has_its_own_conditions(tiny: Tiny, option: tuple[str, str]) -> 
 
 def test_without_labels_folders_are_imagenets(tmp_path: Path, out: Path) -> None:
     backbone = load_backbone("squeezenet1_1")
-    config = AfdConfig.preset(
+    config = single_tap_config(
         "mobile",
         channels=backbone.channels,
         stride=backbone.stride,

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from afd_mobile import fusion
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdModule
 from afd_mobile.errors import UsageError
 from afd_mobile.repconv import RepConv
+from tests.afd_mobile.single_tap import single_tap_config
 
 
 def contents(module: nn.Module) -> dict[str, bytes]:
@@ -19,7 +20,7 @@ def contents(module: nn.Module) -> dict[str, bytes]:
 
 
 def paper_module() -> AfdModule:
-    config = AfdConfig.preset("paper", channels=12, stride=2, activation="relu")
+    config = single_tap_config("paper", channels=12, stride=2, activation="relu")
     return AfdModule(config).eval()
 
 

@@ -13,7 +13,8 @@ from afd_mobile.cost import cost_of
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.frozen import frozen
 from afd_mobile.objectives import InsideDistill
-from afd_mobile.places import AUTO, check_places, choose_places, corrected, corrected_tail, marked
+from afd_mobile.places import check_places, choose_places, corrected, corrected_tail, marked
+from afd_mobile.taps import AUTO
 from tests.afd_mobile.inside import WIDTH, inside_config, inside_module
 
 CPU = torch.device("cpu")
@@ -61,7 +62,7 @@ def test_every_network_is_distilled_inside(backbone: Backbone) -> None:
     module.reset_to_identity()
     clean = torch.randint(0, 256, (2, 3, 64, 64)).float()
     degraded = (clean + 40 * torch.randn_like(clean)).clamp(0, 255)
-    InsideDistill(module, backbone, 64, CPU)(clean, degraded, torch.ones(2)).backward()
+    InsideDistill(module, backbone, 64, CPU)(clean, degraded).backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.any() or not name.endswith(("linear.weight", "leave.weight")), name

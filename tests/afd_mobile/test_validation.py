@@ -9,13 +9,14 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision import models
 
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone, bundled_weights
 from afd_mobile.datasets import centre_crop, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.validation import Validation
 from tests.afd_mobile.inside import inside_module
+from tests.afd_mobile.single_tap import single_tap_config
 
 CPU = torch.device("cpu")
 CONDITIONS = ["clean", *map(str, QUALITIES)]
@@ -34,7 +35,7 @@ def three(mobilenet: Backbone, images: list[Path]) -> Validation:
 def new_module(backbone: Backbone) -> AfdModule:
     torch.manual_seed(0)
     return AfdModule(
-        AfdConfig.preset(
+        single_tap_config(
             "mobile",
             channels=backbone.channels,
             stride=backbone.stride,

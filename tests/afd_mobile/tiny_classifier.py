@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbone_names import Factory
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
+from tests.afd_mobile.single_tap import single_tap_config
 
 NAME, TAP = "tests.afd_mobile.tiny_classifier:make", "act"
 FACTORY = Factory(NAME)  # as if it had been typed
@@ -50,7 +51,7 @@ def make_module(seed: int = 0) -> AfdModule:
     """A random correction for it, small enough to leave most classes alone."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        module = AfdModule(AfdConfig.preset("mobile", channels=8, stride=2, activation="relu"))
+        module = AfdModule(single_tap_config("mobile", channels=8, stride=2, activation="relu"))
         module.reset_to_identity()
         for p in module.parameters():
             p.add_(0.03 * torch.randn_like(p))

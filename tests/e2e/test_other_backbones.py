@@ -27,7 +27,7 @@ def test_export_keeps_its_limits(
 ) -> None:
     done = run_here(
         cli.main, "afd-export", "--fuse", "--out", tmp_path / "out",
-        *("--checkpoint", "random", "--backbone", backbone, "--tap", BACKBONES[backbone]),
+        *("--checkpoint", "random", "--backbone", backbone, "--taps", BACKBONES[backbone]),
         *("--preset", "paper", "--backbone-weights", "random"),
         *("--images", few_pictures, "--precision", "float32", "--input-size", 112),
     )  # fmt: skip
