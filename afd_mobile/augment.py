@@ -28,9 +28,6 @@ from afd_mobile.degrade import (
 
 T = TypeVar("T")
 Rng = np.random.Generator
-# What happens to a crop, and its share of compression: 1 to be repaired, 0 to be left alone, NaN
-# of one compressed only lightly, which is neither.
-Drawn = tuple[Degradation | None, float]
 
 # --- what is drawn ------------------------------------------------------------------------------
 
@@ -80,38 +77,34 @@ def _jpeg(rng: Rng) -> Degradation:
     return Then(_shifted(Jpeg(_quality(rng)), 8, rng), last)
 
 
-def _papers_jpeg(rng: Rng) -> Drawn:
-    return Jpeg(int(rng.choice(QUALITIES))), 1.0
+def _papers_jpeg(rng: Rng) -> Degradation:
+    return Jpeg(int(rng.choice(QUALITIES)))
 
 
-def _grid_jpeg(rng: Rng) -> Drawn:
-    return _jpeg(rng), 1.0
+def _shifted_jpeg(rng: Rng) -> Degradation:
+    return _shifted(_jpeg(rng), 8, rng)
 
 
-def _shifted_jpeg(rng: Rng) -> Drawn:
-    return _shifted(_jpeg(rng), 8, rng), 1.0
+def _scaled_jpeg(rng: Rng) -> Degradation:
+    return Scaled(_jpeg(rng), _log_uniform(rng, *SCALE))
 
 
-def _scaled_jpeg(rng: Rng) -> Drawn:
-    return Scaled(_jpeg(rng), _log_uniform(rng, *SCALE)), 1.0
+def _webp(rng: Rng) -> Degradation:
+    return _perhaps_shifted(Webp(_quality(rng)), rng)
 
 
-def _webp(rng: Rng) -> Drawn:
-    return _perhaps_shifted(Webp(_quality(rng)), rng), 1.0
-
-
-def _avif(rng: Rng) -> Drawn:
-    return _perhaps_shifted(Avif(_quality(rng), int(rng.choice(AVIF_SPEEDS))), rng), 1.0
+def _avif(rng: Rng) -> Degradation:
+    return _perhaps_shifted(Avif(_quality(rng), int(rng.choice(AVIF_SPEEDS))), rng)
 
 
 def _perhaps_shifted(inner: Degradation, rng: Rng) -> Degradation:
     return _shifted(inner, 16, rng) if rng.random() < OFF_GRID_SHARE else inner
 
 
-def _clean_or_light(rng: Rng) -> Drawn:
+def _clean_or_light(rng: Rng) -> Degradation | None:
     if rng.random() < 0.5:
-        return None, 0.0
-    return _perhaps_shifted(Jpeg(int(rng.integers(*LIGHT, endpoint=True))), rng), math.nan
+        return None
+    return _perhaps_shifted(Jpeg(int(rng.integers(*LIGHT, endpoint=True))), rng)
 
 
 # --- how crops are cut and mixed ----------------------------------------------------------------
@@ -173,16 +166,16 @@ class Augmentation:
     cut: Callable[[RGB, int, Rng], RGB]
     mixed_share: float
     spoilt_share: float
-    kinds: dict[Callable[[Rng], Drawn], float]
+    kinds: dict[Callable[[Rng], Degradation | None], float]
 
-    def degraded(self, crop: RGB, rng: Rng) -> tuple[RGB, RGB, float]:
-        """(clean, compressed, its share of compression); a spoilt crop is spoilt in both."""
+    def degraded(self, crop: RGB, rng: Rng) -> tuple[RGB, RGB]:
+        """(clean, compressed); a spoilt crop is spoilt in both."""
         if rng.random() < self.spoilt_share:
             blurs = rng.random() < 0.5
             spoils = Blur(rng.uniform(*BLUR)) if blurs else Noise(rng.uniform(*NOISE))
             crop = spoils.apply(crop, _seed(rng))
-        degradation, share = _one_of(rng, self.kinds)(rng)
-        return crop, crop if degradation is None else degradation.apply(crop, _seed(rng)), share
+        degradation = _one_of(rng, self.kinds)(rng)
+        return crop, crop if degradation is None else degradation.apply(crop, _seed(rng))
 
 
 def _seed(rng: Rng) -> int:
@@ -197,7 +190,7 @@ FIELD = Augmentation(
     MIXED_SHARE,
     SPOILT_SHARE,
     {
-        _grid_jpeg: 0.40,
+        _jpeg: 0.40,
         _shifted_jpeg: 0.16,
         _scaled_jpeg: 0.10,
         _webp: 0.09,

@@ -92,15 +92,12 @@ class TrainingCrop(NamedTuple):
     """Shapes: `clean` and `compressed` are (crop, crop, 3) uint8.
 
     Attributes:
-        compressed_share: 1; 0 of a crop left clean; NaN of one compressed only lightly, neither to
-            repair nor to leave alone.
         pictures: indices of the pictures that it was cut from, one or two.
         unreadable: the pictures drawn before those, by index, and why they cannot be read.
     """
 
     clean: RGB
     compressed: RGB
-    compressed_share: float
     pictures: tuple[int, ...]
     unreadable: dict[int, str]
 
@@ -128,8 +125,8 @@ class CompressedCrops(Dataset[TrainingCrop]):
             other, picture = self._cut(rng, unreadable)
             crop = mixed(crop, other, rng)
             pictures.append(picture)
-        clean, compressed, share = self.augmentation.degraded(crop, rng)
-        return TrainingCrop(clean, compressed, share, tuple(pictures), unreadable)
+        clean, compressed = self.augmentation.degraded(crop, rng)
+        return TrainingCrop(clean, compressed, tuple(pictures), unreadable)
 
     def _cut(self, rng: np.random.Generator, unreadable: dict[int, str]) -> tuple[RGB, int]:
         """A crop of a drawn picture, plain or mirrored, and its index."""

@@ -15,7 +15,6 @@ from afd_mobile.repconv import RepConv
 
 BODY_CHANNELS = 40
 SUMMARY_CHANNELS = 32
-STRENGTH_LOGIT = 5.0
 
 
 class BlockRepeat(nn.Module):
@@ -76,7 +75,7 @@ class UNetFeNet(nn.Module):
 
 
 class BlockScaleFeNet(nn.Module):
-    """The network for phone backbones: nearly all of it runs at the 8x8 block's own scale.
+    """The network of older checkpoints for phones: nearly all runs at the 8x8 block's own scale.
 
     Strided RepConvs bring the features down to one position a block, where the map joins them;
     a residual bottleneck with a RepConv looks around; transposed convolutions, kernel = stride,
@@ -115,7 +114,7 @@ class BlockScaleFeNet(nn.Module):
         self.strength = nn.Conv2d(SUMMARY_CHANNELS, channels, 1)
 
     def forward(self, features: Tensor, drift_map: Tensor) -> Tensor:
-        summary = self.summarize(drift_map)
+        summary = relu(self.summary(relu(drift_map).mean((2, 3), keepdim=True)))
         skips: list[Tensor] = []
         x = features
         for down in self.down[:-1]:
@@ -129,31 +128,6 @@ class BlockScaleFeNet(nn.Module):
             x = relu(crop(up(x), skip) + skip)
         residual: Tensor = crop(self.out(x), features) * self.strength(summary).sigmoid()
         return residual
-
-    def summarize(self, drift_map: Tensor) -> Tensor:
-        """What the map says of the picture as a whole: (N, SUMMARY_CHANNELS, 1, 1)."""
-        return relu(self.summary(relu(drift_map).mean((2, 3), keepdim=True)))
-
-    def compression_logits(self, drift_map: Tensor) -> Tensor:
-        """The logits, (N, C), of the correction's strength: is the picture compressed at all?"""
-        logits: Tensor = self.strength(self.summarize(drift_map)).flatten(1)
-        return logits
-
-    @torch.no_grad()
-    def sharpen_strength(self, clean_maps: Tensor, compressed_maps: Tensor) -> None:
-        """Steepens the strength, so that clean pictures get none of the correction.
-
-        Training ends with a soft sigmoid between kinds of pictures that hardly overlap. Its logits
-        are scaled and shifted so that for each channel 95 % of the clean maps come out below
-        -STRENGTH_LOGIT and 95 % of the compressed above it; channels where these meet stay.
-        """
-        low = self.compression_logits(clean_maps).quantile(0.95, dim=0)
-        high = self.compression_logits(compressed_maps).quantile(0.05, dim=0)
-        scale = torch.where(high > low, 2 * STRENGTH_LOGIT / (high - low), 1.0).clamp(1.0, 20.0)
-        middle = torch.where(high > low, (high + low) / 2, 0.0)
-        assert self.strength.bias is not None
-        self.strength.weight.mul_(scale[:, None, None, None])
-        self.strength.bias.sub_(middle).mul_(scale)
 
     def reset_to_zero(self) -> None:
         nn.init.zeros_(self.out.weight)

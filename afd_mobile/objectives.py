@@ -11,13 +11,11 @@ from afd_mobile.backbones import Backbone, Normalize
 from afd_mobile.corrections import AnyModule, InsideModule
 from afd_mobile.distributed import mean_over_ranks
 from afd_mobile.errors import UsageError
-from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.frozen import fast_type, frozen, with_deeper_features
 from afd_mobile.places import corrected, marked
 
 DEEP_WEIGHT = 2.0
 TAP_WEIGHT = 0.2
-COMPRESSION_WEIGHT = 1.0
 GATE_WEIGHT = 1.0
 # The teacher's own KL divergence at which a picture counts as drifted by half.
 HALF_DRIFTED = 0.05
@@ -44,7 +42,7 @@ class FeatureMse(Objective):
         super().__init__(module, backbone, crop, device)
         self.head = backbone.head.to(device).to(memory_format=torch.channels_last)
 
-    def forward(self, clean: Tensor, compressed: Tensor, _: Tensor) -> Tensor:
+    def forward(self, clean: Tensor, compressed: Tensor) -> Tensor:
         with torch.no_grad():
             target = self.head(self.normalize(clean))
             features = self.head(self.normalize(compressed))
@@ -52,11 +50,7 @@ class FeatureMse(Objective):
 
 
 class Distill(Objective):
-    """The clean picture's logits, and its features at the tap and deeper, each channel normalised.
-
-    Where the module estimates whether a picture is compressed at all, that is trained as well:
-    `compressed_share` is 1 for the qualities to repair, 0 for clean crops, and NaN in between.
-    """
+    """The clean picture's logits, and its features at the tap and deeper, channels normalised."""
 
     def __init__(
         self, module: AfdModule, backbone: Backbone, crop: int, device: torch.device
@@ -68,23 +62,16 @@ class Distill(Objective):
         self.head = frozen(backbone.head, device)
         self.tail = frozen(with_deeper_features(backbone.tail, probe, _half(probe)), device)
 
-    def forward(self, clean: Tensor, compressed: Tensor, compressed_share: Tensor) -> Tensor:
+    def forward(self, clean: Tensor, compressed: Tensor) -> Tensor:
         with torch.no_grad():
             target = self.head(self.normalize(clean).to(self.dtype))
             target_logits, *target_deeper = self.tail(target)
             features = self.head(self.normalize(compressed).to(self.dtype))
-        fe_net, presence = self.module.fe_net, None
         with _autocast(compressed.device, self.dtype):
-            drift_map = self.module.fde_net(compressed)
-            corrected = self.module.correct(features, drift_map)
-            if isinstance(fe_net, BlockScaleFeNet):
-                presence = fe_net.compression_logits(drift_map).float()
+            corrected = self.module(features, compressed)
         logits, *deeper = self.tail(corrected.to(self.dtype))
         loss = _divergence(logits, target_logits).mean() + _deep_loss(deeper, target_deeper)
-        loss = loss + TAP_WEIGHT * _normalized_mse(corrected, target)
-        if presence is not None:
-            loss = loss + COMPRESSION_WEIGHT * _known_cross_entropy(presence, compressed_share)
-        return loss
+        return loss + TAP_WEIGHT * _normalized_mse(corrected, target)
 
 
 class InsideDistill(nn.Module):
@@ -111,7 +98,7 @@ class InsideDistill(nn.Module):
         self.tail = frozen(tail, device)
         self.corrected = corrected(self.tail, module)
 
-    def forward(self, clean: Tensor, compressed: Tensor, _: Tensor) -> Tensor:
+    def forward(self, clean: Tensor, compressed: Tensor) -> Tensor:
         with torch.no_grad():
             target = self.head(self.normalize(clean).to(self.dtype))
             features = self.head(self.normalize(compressed).to(self.dtype))
@@ -135,7 +122,7 @@ OBJECTIVES: dict[str, type[Objective]] = {"feature-mse": FeatureMse, "distill": 
 def objective_of(
     name: str, module: AnyModule, backbone: Backbone, crop: int, device: torch.device
 ) -> nn.Module:
-    """(clean, compressed, compressed share) -> the loss that `name` trains this module with.
+    """(clean, compressed) -> the loss that `name` trains this module with.
 
     Raises:
         UsageError: an objective that needs a single tap, for a module that has none.
@@ -144,8 +131,8 @@ def objective_of(
         return OBJECTIVES[name](module, backbone, crop, device)
     if name != "distill":
         raise UsageError(
-            f"--objective {name} compares features at one tap, and --taps corrects several places; "
-            "use --objective distill"
+            f"--objective {name} compares features at a single tap, and --preset mobile corrects "
+            "inside the classifier; use --objective distill, or --preset paper"
         )
     return InsideDistill(module, backbone, crop, device)
 
@@ -185,11 +172,3 @@ def _normalized_mse(x: Tensor, target: Tensor) -> Tensor:
     variance = variance + (LEAST_VARIANCE * mean_square.mean() - variance.mean()).clamp_min(0)
     scale = variance + 1e-3 * variance.mean()
     return (error / scale.where(scale > 0, torch.ones_like(scale))).mean()
-
-
-def _known_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross entropy, logits (N, C) against (N,); crops whose target is NaN count as 0."""
-    known = target.isfinite()
-    targets = target.where(known, torch.zeros_like(target))[:, None].expand_as(logits)
-    losses = binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
-    return (losses * known).mean()

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from afd_mobile.afd_module import AfdModule
 from afd_mobile.augment import FIELD, PAPER, Augmentation
 from afd_mobile.backbones import Backbone
 from afd_mobile.corrections import AnyModule, InsideModule
@@ -40,7 +39,6 @@ from afd_mobile.datasets import (
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.distributed import average_gradients, gather, rank, world
 from afd_mobile.errors import InputError, UsageError
-from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.files import write_whole
 from afd_mobile.frozen import fast_type
 from afd_mobile.objectives import objective_of
@@ -220,8 +218,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * recipe.schedule(iteration / iterations)
         *tensors, draws = batch
-        clean, compressed, compressed_share = (x.to(device, non_blocking=True) for x in tensors)
-        loss = objective(nchw(clean), nchw(compressed), compressed_share)
+        clean, compressed = (nchw(x.to(device, non_blocking=True)) for x in tensors)
+        loss = objective(clean, compressed)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(module)
@@ -254,7 +252,8 @@ def train(
             return
     module.load_state_dict(average.module.state_dict())
     module.eval()
-    sharpen_strength(module, training_images, backbone.input_size)
+    if isinstance(module, InsideModule):
+        sharpen_gate(module, training_images, backbone.input_size)
 
 
 def held_out_validation(
@@ -265,14 +264,12 @@ def held_out_validation(
     return (Validation(backbone, crops, device) if crops else None), unreadable
 
 
-def sharpen_strength(module: AnyModule, images: list[Path], size: int) -> None:
-    """Sharpens the strength of correction between clean pictures and those of QF 25.
+def sharpen_gate(module: InsideModule, images: list[Path], size: int) -> None:
+    """Sharpens the gate between clean pictures and those of QF 25.
 
     Args:
         images: at most MAX_PICTURES of them are used, evenly spread; centre crops of `size`.
     """
-    if isinstance(module, AfdModule) and not isinstance(module.fe_net, BlockScaleFeNet):
-        return
     crops, _ = spread_crops(images, MAX_PICTURES, size)
     device = next(module.parameters()).device
     clean, compressed = (
@@ -280,11 +277,7 @@ def sharpen_strength(module: AnyModule, images: list[Path], size: int) -> None:
         for quality in (None, max(QUALITIES))
     )
     with torch.no_grad():
-        if isinstance(module, InsideModule):
-            logits = [module(image).gate_logits.flatten() for image in (clean, compressed)]
-            module.sharpen_gate(*logits)
-        elif isinstance(module.fe_net, BlockScaleFeNet):
-            module.fe_net.sharpen_strength(module.fde_net(clean), module.fde_net(compressed))
+        module.sharpen_gate(*(module(x).gate_logits.flatten() for x in (clean, compressed)))
 
 
 def _curve_point(
@@ -318,11 +311,10 @@ class _Batches:
 
 def _collate(
     crops: list[TrainingCrop],
-) -> tuple[Tensor, Tensor, Tensor, list[tuple[tuple[int, ...], dict[int, str]]]]:
+) -> tuple[Tensor, Tensor, list[tuple[tuple[int, ...], dict[int, str]]]]:
     return (
         torch.from_numpy(np.stack([crop.clean for crop in crops])),
         torch.from_numpy(np.stack([crop.compressed for crop in crops])),
-        torch.tensor([crop.compressed_share for crop in crops]),
         [(crop.pictures, crop.unreadable) for crop in crops],
     )
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from afd_mobile import objectives
-from afd_mobile.afd_module import PRESETS, AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdConfig, AfdModule
 from afd_mobile.backbones import Backbone
 from afd_mobile.degrade import jpeg
 from afd_mobile.errors import UsageError
-from afd_mobile.fe_net import BlockScaleFeNet
 from afd_mobile.objectives import (
     OBJECTIVES,
     Distill,
     FeatureMse,
     InsideDistill,
-    _known_cross_entropy,
     _normalized_mse,
     objective_of,
 )
@@ -34,10 +31,9 @@ SIZE = 64
 Array = NDArray[np.float64]
 
 
-def new_module(backbone: Backbone, preset: str = "mobile", drift_input: str = "dct") -> AfdModule:
+def new_module(backbone: Backbone, drift_input: str = "dct") -> AfdModule:
     torch.manual_seed(0)
-    config = AfdConfig.preset(
-        preset,
+    config = AfdConfig.paper(
         channels=backbone.channels,
         stride=backbone.stride,
         activation=backbone.activation,
@@ -121,34 +117,11 @@ def test_of_features_that_are_all_zero_the_normalized_mse_is_the_error() -> None
     assert _normalized_mse(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3)).item() == 0
 
 
-def cross_entropy(logits: Array, target: Array) -> float:
-    """Mean over crops and channels; crops of unknown target count as 0."""
-    p = 1 / (1 + np.exp(-logits))
-    t = target[:, None]
-    losses = -(t * np.log(p) + (1 - t) * np.log(1 - p))
-    return float(np.where(np.isnan(losses), 0, losses).mean())
-
-
-def test_crops_of_unknown_target_contribute_nothing() -> None:
-    logits = torch.randn(5, 3, requires_grad=True)
-    target = torch.tensor([1.0, math.nan, 0.0, 1.0, math.nan])
-    loss = _known_cross_entropy(logits, target)
-    expected = cross_entropy(logits.detach().double().numpy(), target.double().numpy())
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-    (gradient,) = torch.autograd.grad(loss, logits)
-    assert (gradient.count_nonzero(dim=1) == torch.tensor([3, 0, 3, 3, 0])).all()
-    assert gradient.isfinite().all()
-
-
-def test_without_any_known_target_the_cross_entropy_is_zero() -> None:
-    assert _known_cross_entropy(torch.randn(2, 3), torch.full((2,), math.nan)).item() == 0
-
-
 def test_feature_mse_is_the_mean_squared_error(
     mobilenet: Backbone, crops: tuple[Tensor, Tensor]
 ) -> None:
     module = new_module(mobilenet)
-    loss = FeatureMse(module, mobilenet, SIZE, CPU)(*crops, torch.ones(3))
+    loss = FeatureMse(module, mobilenet, SIZE, CPU)(*crops)
     mean, std = (torch.tensor(v)[:, None, None] for v in (mobilenet.mean, mobilenet.std))
     with torch.no_grad():
         clean, features = (mobilenet.head((c / 255 - mean) / std) for c in crops)
@@ -158,46 +131,42 @@ def test_feature_mse_is_the_mean_squared_error(
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
 def test_distill_is_zero_where_there_is_nothing_to_correct(
-    preset: str, mobilenet: Backbone, crops: tuple[Tensor, Tensor]
+    mobilenet: Backbone, crops: tuple[Tensor, Tensor]
 ) -> None:
-    module = new_module(mobilenet, preset)
+    module = new_module(mobilenet)
     module.reset_to_identity()
-    distill, unknown = Distill(module, mobilenet, SIZE, CPU), torch.full((3,), math.nan)
-    assert abs(distill(crops[0], crops[0], unknown).item()) < 1e-5
-    assert distill(*crops, unknown).item() > 0.1
+    distill = Distill(module, mobilenet, SIZE, CPU)
+    assert abs(distill(crops[0], crops[0]).item()) < 1e-5
+    assert distill(*crops).item() > 0.1
 
 
-def test_distill_is_its_four_terms(
+def test_distill_is_its_three_terms(
     mobilenet: Backbone, crops: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each against float32 and numpy; what is left is bfloat16."""
-    module, share = new_module(mobilenet), torch.tensor([1.0, math.nan, 0.0])
+    module = new_module(mobilenet)
     distill = Distill(module, mobilenet, SIZE, CPU)
-    default = distill(*crops, share).item()
-    weights = {"DEEP_WEIGHT": 2.0, "TAP_WEIGHT": 0.2, "COMPRESSION_WEIGHT": 1.0}
+    default = distill(*crops).item()
+    weights = {"DEEP_WEIGHT": 2.0, "TAP_WEIGHT": 0.2}
     for name in weights:
         monkeypatch.setattr(objectives, name, 0.0)
-    found = {"divergence": distill(*crops, share).item()}
+    found = {"divergence": distill(*crops).item()}
     for name in weights:
         with monkeypatch.context() as patch:
             patch.setattr(objectives, name, 1.0)
-            found[name] = distill(*crops, share).item() - found["divergence"]
+            found[name] = distill(*crops).item() - found["divergence"]
 
     mean, std = (torch.tensor(v)[:, None, None] for v in (mobilenet.mean, mobilenet.std))
     with torch.no_grad():
         clean, features = (mobilenet.head((c / 255 - mean) / std) for c in crops)
         corrected = module(features, crops[1])
-        assert isinstance(module.fe_net, BlockScaleFeNet)
-        presence = module.fe_net.compression_logits(module.fde_net(crops[1]))
         x, t = (outputs_by_size(mobilenet.tail, f) for f in (corrected, clean))
     log_p, log_q = (m[0] - np.log(np.exp(m[0]).sum(1, keepdims=True)) for m in (x, t))
     expected = {
         "divergence": np.mean(np.sum(np.exp(log_q) * (log_q - log_p), axis=1)),
         "DEEP_WEIGHT": np.mean([normalized_mse(x[size], t[size]) for size in (4, 2)]),
         "TAP_WEIGHT": normalized_mse(corrected.double().numpy(), clean.double().numpy()),
-        "COMPRESSION_WEIGHT": cross_entropy(presence.double().numpy(), share.double().numpy()),
     }
     assert found == pytest.approx(expected, rel=0.15)  # measured: 8 % for the divergence
     total = found["divergence"] + sum(weight * found[name] for name, weight in weights.items())
@@ -220,13 +189,12 @@ def outputs_by_size(tail: nn.Module, features: Tensor) -> dict[int, Array]:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("preset", PRESETS)
 def test_gradients_reach_the_whole_module_and_nothing_else(
-    objective: str, preset: str, mobilenet: Backbone, crops: tuple[Tensor, Tensor]
+    objective: str, mobilenet: Backbone, crops: tuple[Tensor, Tensor]
 ) -> None:
-    module = new_module(mobilenet, preset)
+    module = new_module(mobilenet)
     step = OBJECTIVES[objective](module, mobilenet, SIZE, CPU)
-    step(*crops, torch.ones(3)).backward()
+    step(*crops).backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
     own = {id(p) for p in module.parameters()}
@@ -243,7 +211,7 @@ def test_every_parameter_of_an_ablation_has_a_gradient(
     module = new_module(mobilenet, drift_input=drift_input)
     module.reset_to_identity()  # parameters that get none would stop processes that share a batch
     step = OBJECTIVES[objective](module, mobilenet, SIZE, CPU)
-    step(*crops, torch.ones(3)).backward()
+    step(*crops).backward()
     assert all(p.grad is not None for p in module.parameters())
 
 
@@ -253,12 +221,18 @@ def test_a_tap_with_nothing_deeper_is_distilled_all_the_same(
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
     backbone = dataclasses.replace(mobilenet, tail=fx.symbolic_trace(pooled))
     module = new_module(backbone)
-    loss = Distill(module, backbone, SIZE, CPU)(*crops, torch.ones(3))
+    loss = Distill(module, backbone, SIZE, CPU)(*crops)
     loss.backward()
     assert loss.item() > 0 and all(p.grad is not None for p in module.parameters())
 
 
 # --- several places -----------------------------------------------------------------------------
+
+
+def cross_entropy(logits: Array, target: Array) -> float:
+    """Mean over pictures, (N,) and (N,)."""
+    p = 1 / (1 + np.exp(-logits))
+    return float(-np.mean(target * np.log(p) + (1 - target) * np.log(1 - p)))
 
 
 def kl_divergence(logits: Array, target: Array) -> Array:
@@ -275,14 +249,14 @@ def test_distilling_inside_is_its_three_terms(
     module = inside_module(mobilenet, "scale:features.8.conv.1", "residual:features.13")
     distill = InsideDistill(module, mobilenet, SIZE, CPU)
     weights = {"DEEP_WEIGHT": 2.0, "GATE_WEIGHT": 1.0}
-    default = distill(*crops, torch.ones(3)).item()
+    default = distill(*crops).item()
     for name in weights:
         monkeypatch.setattr(objectives, name, 0.0)
-    found = {"divergence": distill(*crops, torch.ones(3)).item()}
+    found = {"divergence": distill(*crops).item()}
     for name in weights:
         with monkeypatch.context() as patch:
             patch.setattr(objectives, name, 1.0)
-            found[name] = distill(*crops, torch.ones(3)).item() - found["divergence"]
+            found[name] = distill(*crops).item() - found["divergence"]
 
     mean, std = (torch.tensor(v)[:, None, None] for v in (mobilenet.mean, mobilenet.std))
     with torch.no_grad():
@@ -308,7 +282,7 @@ def test_distilling_inside_is_its_three_terms(
             hook.remove()
     drift = kl_divergence(plain[0], t[0])
     target = drift / (drift + 0.05)
-    logits = guide.gate_logits.double().numpy().reshape(3, 1)
+    logits = guide.gate_logits.double().numpy().reshape(3)
     expected = {
         "divergence": kl_divergence(x[0], t[0]).mean(),
         "DEEP_WEIGHT": np.mean([normalized_mse(x[size], t[size]) for size in (4, 2)]),
@@ -329,8 +303,8 @@ def test_clean_pictures_teach_the_gate_alone(
     distill = objective_of("distill", module, mobilenet, SIZE, CPU)
     with torch.no_grad():
         shut = nn.functional.softplus(module(crops[0]).gate_logits).mean().item()
-        assert distill(crops[0], crops[0], torch.ones(3)).item() == pytest.approx(shut, rel=0.02)
-    distill(*crops, torch.ones(3)).backward()
+        assert distill(crops[0], crops[0]).item() == pytest.approx(shut, rel=0.02)
+    distill(*crops).backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
     last = ("linear.weight", "leave.weight", "gate.weight", "fde_net.stages.0.weight")

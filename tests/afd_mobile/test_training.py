@@ -18,45 +18,41 @@ from timm.optim import muon as timm_muon
 from torch import Tensor, nn
 
 from afd_mobile import checkpoint, cli, places, training
-from afd_mobile.afd_module import AfdConfig, AfdModule
+from afd_mobile.afd_module import AfdConfig
 from afd_mobile.artifacts import sha256
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from afd_mobile.corrections import InsideModule
+from afd_mobile.corrections import AnyModule, InsideModule, module_of
 from afd_mobile.datasets import centre_crop, spread_crops
+from afd_mobile.dct import BLOCK
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.errors import InputError
-from afd_mobile.fe_net import BlockScaleFeNet, UNetFeNet
-from afd_mobile.objectives import OBJECTIVES
+from afd_mobile.fe_net import UNetFeNet
 from afd_mobile.picture_files import list_images, read_image, split
+from afd_mobile.taps import preset_taps
 from afd_mobile.training import CPU, Settings, _pictures_sha256, train
 from afd_mobile.validation import Validation
 from tests.afd_mobile.conftest import AfdTrain
 from tests.afd_mobile.inside import inside_module
+from tests.afd_mobile.single_tap import single_tap_config
 
 # A processor without bfloat16 takes three times as long for distill.
 SETTINGS = Settings("feature-mse", iterations=4, batch=2, crop=64, seed=0)
 
 
-def new_module(backbone: Backbone, preset: str = "mobile", seed: int = 0) -> AfdModule:
+def new_module(backbone: Backbone, preset: str = "paper", seed: int = 0) -> AnyModule:
     torch.manual_seed(seed)
-    config = AfdConfig.preset(
-        preset,
-        channels=backbone.channels,
-        stride=backbone.stride,
-        activation=backbone.activation,
-    )
-    module = AfdModule(config)
+    module = module_of(places.preset_config(backbone, preset_taps(preset, [])))
     module.reset_to_identity()
     return module
 
 
-def snapshot(module: AfdModule) -> dict[str, Tensor]:
+def snapshot(module: AnyModule) -> dict[str, Tensor]:
     return {k: v.clone() for k, v in module.state_dict().items()}
 
 
 def interrupted_state(
-    path: Path, module: AfdModule, backbone: Backbone, images: list[Path], settings: Settings
+    path: Path, module: AnyModule, backbone: Backbone, images: list[Path], settings: Settings
 ) -> None:
     """Leaves at `path` the state of a training that was stopped after two iterations."""
     steps = train(module, backbone, images, settings, path, resume=False)
@@ -66,7 +62,7 @@ def interrupted_state(
     steps.close()  # type: ignore[attr-defined]
 
 
-Finished = tuple[Path, AfdModule, list[training.Progress]]
+Finished = tuple[Path, AnyModule, list[training.Progress]]
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +76,10 @@ def finished(
     return path, module, steps
 
 
-@pytest.mark.parametrize(
-    ("objective", "preset"),
-    [("distill", "mobile"), pytest.param("feature-mse", "paper", marks=pytest.mark.long)],
-)
+RECIPES = [("distill", "mobile"), pytest.param("feature-mse", "paper", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize(("objective", "preset"), RECIPES)
 def test_resuming_continues_exactly(
     objective: str,
     preset: str,
@@ -125,9 +121,8 @@ def test_the_learning_curve(
     tmp_path: Path, many_photos: Path, mobilenet: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "VALIDATIONS", 2)
-    settings = dataclasses.replace(SETTINGS, objective="feature-mse")
-    module, images = new_module(mobilenet, "paper"), list_images(many_photos)
-    *_, last = train(module, mobilenet, images, settings, tmp_path / "s", resume=False)
+    module, images = new_module(mobilenet), list_images(many_photos)
+    *_, last = train(module, mobilenet, images, SETTINGS, tmp_path / "s", resume=False)
     validation = Validation(mobilenet, spread_crops(split(images)[1], 128, 224)[0], CPU)
     assert [point["crops"] for point in last.curve] == [4, 8]
     for point in last.curve:
@@ -146,10 +141,10 @@ def test_held_out_pictures_are_not_trained_on(
         [
             p.loss
             for p in train(
-                new_module(mobilenet, "paper"),
+                new_module(mobilenet),
                 mobilenet,
                 chosen,
-                dataclasses.replace(SETTINGS, objective="feature-mse", iterations=2),
+                dataclasses.replace(SETTINGS, iterations=2),
                 tmp_path / "s",
                 resume=False,
             )
@@ -190,7 +185,7 @@ def test_a_state_of_other_settings_is_refused(
 def test_a_state_of_another_architecture_is_refused(
     photos: Path, mobilenet: Backbone, finished: Finished
 ) -> None:
-    module, images = new_module(mobilenet, preset="paper"), list_images(photos)
+    module, images = new_module(mobilenet, "mobile"), list_images(photos)
     steps = train(module, mobilenet, images, SETTINGS, finished[0], resume=True)
     with pytest.raises(InputError, match="is of another run"):
         next(steps)
@@ -354,8 +349,7 @@ def test_a_broken_picture_is_left_out_said_once_and_recorded(
     tmp_path: Path, many_photos: Path, afd_train: AfdTrain
 ) -> None:
     images, out = with_one_broken(tmp_path / "photos", many_photos), tmp_path / "afd.safetensors"
-    asked = (*options(images, out), "--objective", "feature-mse", "--batch", 16)
-    done = afd_train(*asked)
+    done = afd_train(*options(images, out), *PAPER, "--batch", 16)
     assert done.code == 0, done.err
     assert done.err.count("left out") == 1
     expected = f"note: left out: cannot read picture {images / '12b.png'}: its content is no"
@@ -373,7 +367,7 @@ def test_a_broken_held_out_picture_is_said_and_the_next_one_taken(
     shutil.copytree(many_photos, images)
     for name in ("07.png", "15.png"):
         (images / name).write_bytes(b"no picture")
-    done = afd_train(*options(images, out), "--objective", "feature-mse")
+    done = afd_train(*options(images, out), *PAPER)
     assert done.code == 0, done.err
     assert done.err.count("left out") == 2 and "07.png" in done.err and "15.png" in done.err
     record = load_checkpoint(out).training
@@ -403,12 +397,14 @@ def test_what_is_known_to_be_broken_outlives_an_interruption(
     assert [len(lines) for lines in said] == [2, 0]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_training_on_one_flat_colour_stays_finite(objective: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("objective", "preset"), RECIPES)
+def test_training_on_one_flat_colour_stays_finite(
+    objective: str, preset: str, tmp_path: Path
+) -> None:
     """SqueezeNet's first layers have no padding, so nothing of their features varies."""
     Image.new("RGB", (64, 64), (200, 30, 90)).save(tmp_path / "flat.png")
     backbone = load_backbone("squeezenet1_1")
-    module = new_module(backbone)
+    module = new_module(backbone, preset)
     settings = dataclasses.replace(SETTINGS, objective=objective, iterations=1, batch=1)
     images = [tmp_path / "flat.png"]
     steps = list(train(module, backbone, images, settings, tmp_path / "s", resume=False))
@@ -421,9 +417,8 @@ def test_a_loss_that_is_not_finite_ends_the_training(
 ) -> None:
     module = new_module(mobilenet)
     with torch.no_grad():
-        next(module.fe_net.parameters()).fill_(math.nan)
-    settings = dataclasses.replace(SETTINGS, objective="feature-mse")
-    steps = train(module, mobilenet, list_images(photos), settings, tmp_path / "s", resume=False)
+        next(module.parameters()).fill_(math.nan)
+    steps = train(module, mobilenet, list_images(photos), SETTINGS, tmp_path / "s", resume=False)
     with pytest.raises(InputError, match="nan at iteration 1"):
         next(steps)
     assert not (tmp_path / "s").exists()
@@ -436,35 +431,10 @@ def test_the_window_of_the_averages_grows(updates: int, decay: float) -> None:
     assert averages[0].item() == pytest.approx(decay * 2 + (1 - decay) * 5)
 
 
-def test_the_strength_is_sharpened_between_clean_and_qf_25(
-    photos: Path, mobilenet: Backbone
-) -> None:
-    module, image = AfdModule(new_module(mobilenet).config).eval(), list_images(photos)[0]
-    fe_net = module.fe_net
-    assert isinstance(fe_net, BlockScaleFeNet)
-    with torch.no_grad():
-        fe_net.strength.weight.mul_(1e4)  # untrained, the two are hardly apart
-        maps = [module.fde_net(picture(image, quality)) for quality in (None, 25)]
-        before = [fe_net.compression_logits(m)[0] for m in maps]
-        training.sharpen_strength(module, [image], 64)
-        after = [fe_net.compression_logits(m)[0] for m in maps]
-    apart = before[1] - before[0] > 0.5  # nearer ones are not steepened all the way
-    assert apart.any()
-    for logits, expected in zip(after, (-5, 5), strict=True):
-        assert logits[apart].tolist() == pytest.approx([expected] * int(apart.sum()), rel=0.02)
-
-
 def picture(path: Path, quality: int | None) -> Tensor:
     """A small compressed centre crop, (1, 3, 64, 64)."""
     image = jpeg(centre_crop(read_image(path), 64), quality)
     return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
-
-
-def test_the_paper_preset_has_no_strength_to_sharpen(photos: Path, mobilenet: Backbone) -> None:
-    module = new_module(mobilenet, "paper").eval()
-    before = snapshot(module)
-    training.sharpen_strength(module, list_images(photos), 64)
-    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
 
 
 def test_the_gate_is_sharpened_on_clean_pictures_and_qf_25(
@@ -474,7 +444,7 @@ def test_the_gate_is_sharpened_on_clean_pictures_and_qf_25(
     pairs = [torch.cat([picture(image, quality) for image in images]) for quality in (None, 25)]
     expected = copy.deepcopy(module)
     expected.sharpen_gate(*(module(pair).gate_logits.flatten() for pair in pairs))
-    training.sharpen_strength(module, images, 64)
+    training.sharpen_gate(module, images, 64)
     for key, value in module.state_dict().items():
         torch.testing.assert_close(value, expected.state_dict()[key])
 
@@ -504,6 +474,10 @@ def test_muon_orthogonalises_in_what_the_processor_computes_with(
 
 
 # --- afd-train ----------------------------------------------------------------------------------
+
+
+# The cheapest: a processor without bfloat16 takes three times as long for distill.
+PAPER = ("--preset", "paper", "--objective", "feature-mse")
 
 
 def options(images: Path, out: Path) -> list[object]:
@@ -544,8 +518,7 @@ def test_the_command_trains_several_places(
 ) -> None:
     """Ten steps: every correction has learnt something, and the checkpoint says where it is."""
     out = tmp_path / "afd.safetensors"
-    asked = ["--preset", "mobile", "--taps", "auto", "--iterations", "10"]
-    done = afd_train(*options(photos, out), *asked)
+    done = afd_train(*options(photos, out), "--iterations", 10)
     assert done.code == 0, done.err
     checkpoint = load_checkpoint(out)
     assert (checkpoint.backbone, checkpoint.tap) == ("mobilenet_v2", "features.6")
@@ -556,26 +529,57 @@ def test_the_command_trains_several_places(
     assert len(learnt) == 16 and all(v.any() for v in learnt)
 
 
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        (["--preset", "paper"], "--preset paper has a single tap; drop --taps"),
-        (["--objective", "feature-mse"], "use --objective distill"),
-    ],
-)
-def test_what_several_places_do_not_go_with(
-    more: list[str], said: str, tmp_path: Path, photos: Path, afd_train: AfdTrain
+def test_places_before_the_classifiers_own_tap_are_trained(
+    tmp_path: Path, photos: Path, afd_train: AfdTrain
+) -> None:
+    """The cut is the last node with a single path before the block that the place lies in."""
+    out = tmp_path / "afd.safetensors"
+    done = afd_train(*options(photos, out), "--taps", "scale:features.3.conv.1.2")
+    assert done.code == 0, done.err
+    found = load_checkpoint(out)
+    assert found.tap == "features.2.conv.3"
+    assert isinstance(found.module, InsideModule)
+    assert [place.node for place in found.module.config.places] == ["features.3.conv.1.2"]
+
+
+def test_the_papers_module_is_trained_at_the_node_that_is_typed(
+    tmp_path: Path, photos: Path, afd_train: AfdTrain
 ) -> None:
     out = tmp_path / "afd.safetensors"
-    done = afd_train(*options(photos, out), "--taps", "residual:features.13", *more)
+    done = afd_train(*options(photos, out), *ONE_ADAM_STEP, "--taps", "D1")
+    assert done.code == 0, done.err
+    found = load_checkpoint(out)
+    assert (found.tap, found.module.config.architecture) == ("features.0", "paper")
+
+
+PLACE = "residual:features.13"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--taps", "D1"], "--taps D1: the preset mobile takes auto alone, or KIND:NODE"),
+        (["--taps", "auto", PLACE], "--taps auto: the preset mobile takes auto alone"),
+        (["--taps", PLACE, "--preset", "paper"], f"--taps {PLACE}: --preset paper takes one plain"),
+        (["--taps", "auto", "--preset", "paper"], "--taps auto: --preset paper takes one plain"),
+        (["--taps", "D1", "D4", "--preset", "paper"], "--taps D1 D4: --preset paper takes one"),
+        (["--objective", "feature-mse"], "use --objective distill, or --preset paper"),
+    ],
+)
+def test_what_does_not_go_together(
+    asked: list[str], said: str, tmp_path: Path, photos: Path, afd_train: AfdTrain
+) -> None:
+    out = tmp_path / "afd.safetensors"
+    done = afd_train(*options(photos, out), *asked)
     assert done.code == 2 and said in done.err
-    assert not out.exists()
+    assert len(done.err.splitlines()) == 1 and not out.exists()
 
 
 def test_the_help_states_the_rule() -> None:
     text = " ".join(cli._train_parser().format_help().split())
     assert f"{places.RESIDUALS} in all" in text and "a 40th of the classifier" in text
     assert places.RESIDUAL_SHARE == 1 / 40
+    assert f"a stride of {BLOCK} or less" in text
 
 
 @pytest.mark.parametrize("drift_input", ["pixels", "shuffled-dct", "none"])
@@ -583,8 +587,7 @@ def test_an_ablation_is_trained_and_its_checkpoint_says_so(
     drift_input: str, tmp_path: Path, photos: Path, afd_train: AfdTrain
 ) -> None:
     out = tmp_path / "afd.safetensors"
-    asked = (*options(photos, out), "--objective", "feature-mse")
-    done = afd_train(*asked, "--drift-input", drift_input)
+    done = afd_train(*options(photos, out), *PAPER, "--drift-input", drift_input)
     assert done.code == 0, done.err
     module = load_checkpoint(out).module
     assert module.config.drift_input == drift_input
@@ -597,7 +600,7 @@ def test_an_ablation_is_trained_and_its_checkpoint_says_so(
 
 
 # Adam's first step is its learning rate, 1e-4, a fifth of it at the end of a training.
-ONE_ADAM_STEP = ("--preset", "paper", "--objective", "feature-mse", "--iterations", 1)
+ONE_ADAM_STEP = (*PAPER, "--iterations", 1)
 
 
 def test_training_starts_from_no_correction(
@@ -614,7 +617,7 @@ def test_training_starts_from_no_correction(
 def test_training_starts_from_another_checkpoint(
     tmp_path: Path, photos: Path, mobilenet: Backbone, afd_train: AfdTrain
 ) -> None:
-    module = AfdModule(new_module(mobilenet, "paper").config)  # random, not the identity
+    module = module_of(new_module(mobilenet).config)  # random, not the identity
     first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
     save_checkpoint(first, Checkpoint(module, "mobilenet_v2", "features.6", {}))
     done = afd_train(*options(photos, out), *ONE_ADAM_STEP, "--init", first)
@@ -667,7 +670,7 @@ def test_resuming_with_random_weights_is_one_line(
     tmp_path: Path, photos: Path, mobilenet: Backbone, afd_train: AfdTrain
 ) -> None:
     out, settings = tmp_path / "afd.safetensors", Settings("feature-mse", 1, 2, 32, 0)
-    module, images = new_module(mobilenet, "paper"), list_images(photos)
+    module, images = new_module(mobilenet), list_images(photos)
     list(train(module, mobilenet, images, settings, tmp_path / "afd.state", resume=False))
     again = (*options(photos, out), *ONE_ADAM_STEP, "--resume")
     done = afd_train(*again, "--backbone-weights", "random")
@@ -696,33 +699,18 @@ def test_what_cannot_be_written_is_known_before_the_training(
     assert message in done.err
 
 
-def test_a_start_of_another_architecture_is_refused(
-    tmp_path: Path, photos: Path, mobilenet: Backbone, afd_train: AfdTrain
-) -> None:
-    first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
-    save_checkpoint(
-        first, Checkpoint(new_module(mobilenet, "paper"), "mobilenet_v2", "features.6", {})
-    )
-    done = afd_train(*options(photos, out), "--init", first)
-    assert done.code == 3
-    assert done.err == (
-        f"afd-train: error: --init {first} is another architecture: architecture paper, not "
-        "mobile; fe_widths (16, 32, 64), not (96,); fde_widths (128, 64, 32), not "
-        "(64, 64, 96); give the --preset, --tap, --taps and --drift-input that it was trained "
-        "with\n"
-    )
-    assert list(tmp_path.iterdir()) == [first]
+OLDER = single_tap_config("mobile", channels=32, stride=8, activation="identity")
 
 
 @pytest.mark.parametrize(
-    ("asked", "other"),
+    ("config", "other"),
     [
-        ((), "architecture inside, not mobile; fde_widths (64, 48, 32), not (64, 64, 96)"),
-        (("--taps", "residual:features.14"), "other places"),
+        (None, "fde_widths (128, 64, 32), not (64, 48, 32); architecture paper, not inside"),
+        (OLDER, "fde_widths (64, 64, 96), not (64, 48, 32); architecture mobile, not inside"),
     ],
 )
-def test_a_start_with_other_places_is_refused(
-    asked: tuple[str, ...],
+def test_a_start_of_another_architecture_is_refused(
+    config: AfdConfig | None,
     other: str,
     tmp_path: Path,
     photos: Path,
@@ -730,11 +718,26 @@ def test_a_start_with_other_places_is_refused(
     afd_train: AfdTrain,
 ) -> None:
     first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
-    module = InsideModule(places.inside_preset(mobilenet, ["residual:features.13"]))
+    module = module_of(config or new_module(mobilenet).config)
     save_checkpoint(first, Checkpoint(module, "mobilenet_v2", "features.6", {}))
-    done = afd_train(*options(photos, out), "--init", first, *asked)
+    done = afd_train(*options(photos, out), "--init", first)
     assert done.code == 3
-    assert f" is another architecture: {other}; give the --preset, " in done.err
+    assert done.err == (
+        f"afd-train: error: --init {first} is another architecture: {other}; give the --preset, "
+        "--taps and --drift-input that it was trained with, or start from another\n"
+    )
+    assert list(tmp_path.iterdir()) == [first]
+
+
+def test_a_start_with_other_places_is_refused(
+    tmp_path: Path, photos: Path, mobilenet: Backbone, afd_train: AfdTrain
+) -> None:
+    first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
+    module = InsideModule(places.inside_preset(mobilenet, [PLACE]))
+    save_checkpoint(first, Checkpoint(module, "mobilenet_v2", "features.6", {}))
+    done = afd_train(*options(photos, out), "--init", first, "--taps", "residual:features.14")
+    assert done.code == 3
+    assert " is another architecture: other places; give the --preset, " in done.err
 
 
 def test_a_missing_start_is_refused(tmp_path: Path, photos: Path, afd_train: AfdTrain) -> None:
@@ -776,7 +779,7 @@ def test_an_interrupted_training_is_saved_and_ends_as_if_it_had_gone_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     whole, out = tmp_path / "whole.safetensors", tmp_path / "out.safetensors"
-    more = ("--objective", "feature-mse", "--preset", "paper", "--iterations", 4)
+    more = (*PAPER, "--iterations", 4)
     assert afd_train(*options(photos, whole), *more).code == 0
     original = training.train
 
@@ -805,7 +808,9 @@ def test_whenever_a_training_is_interrupted_its_state_is_named(
     when: str, tmp_path: Path, photos: Path, afd_train: AfdTrain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, original = tmp_path / "out.safetensors", training.train
-    state, asked = out.with_suffix(".state"), (*options(photos, out), *ONE_ADAM_STEP)
+    # Of the paper's module nothing is sharpened.
+    more = ("--iterations", 1) if when == "sharpening" else ONE_ADAM_STEP
+    state, asked = out.with_suffix(".state"), (*options(photos, out), *more)
 
     def interrupt(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -819,7 +824,7 @@ def test_whenever_a_training_is_interrupted_its_state_is_named(
     with monkeypatch.context() as patch:
         match when:
             case "sharpening":
-                patch.setattr(training, "sharpen_strength", interrupt)
+                patch.setattr(training, "sharpen_gate", interrupt)
             case "saving":
                 patch.setattr(checkpoint, "save_checkpoint", interrupt)
             case _:
