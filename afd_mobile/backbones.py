@@ -410,8 +410,7 @@ def _node(nodes: _Nodes, name: str, wanted: str) -> fx.Node:
 def _default_tap(
     model: nn.Module, name: str, nodes: _Nodes, probe: Tensor, before: Sequence[str]
 ) -> str:
-    """The backbone's own; where it has none, or one of `before` lies before it, what `taps.RULE`
-    says."""
+    """The cut that `taps.RULE` states."""
     order = {node: number for number, node in enumerate(nodes.values())}
     first = min((order[_node(nodes, name, wanted)] for wanted in before), default=len(order))
     own = next(iter(NAMED_TAPS.get(name, {}).values()), None)

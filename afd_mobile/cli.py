@@ -68,7 +68,7 @@ def _train_parser() -> argparse.ArgumentParser:
         "--taps",
         nargs="+",
         default=[],
-        metavar="auto|KIND:NODE|NODE",
+        metavar=("auto|KIND:NODE|NODE", "KIND:NODE"),
         help="where it is corrected. mobile: auto (default), or places, each of a KIND: scale, "
         f"residual or pooled. paper: one node (default: the cut of auto). {RULE}",
     )

@@ -20,9 +20,10 @@ RULE = (
     "any) after the cut; residuals behind the last block of each resolution and every second "
     "block before it, shallow ones first, 4 in all, none that costs more than a 40th of the "
     "classifier; one correction of the pooled features. The cut, before which nothing is "
-    "corrected: the classifier's own tap, or the end of its last block at a stride of 8 or less "
-    "(without one, of its first); before typed places that lie earlier, the deepest feature map "
-    "with a single path. A block ends where the network has a single path and is narrowest"
+    "corrected: the classifier's own tap; where it has none, or a typed place lies before it, the "
+    "deepest feature map with a single path before all typed places, and for auto the end of the "
+    "last block at a stride of 8 or less (without one, of the first). A block ends where the "
+    "network has a single path and is narrowest"
 )
 
 

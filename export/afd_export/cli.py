@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--taps",
         nargs="+",
         default=[],
-        metavar="auto|KIND:NODE|NODE",
+        metavar=("auto|KIND:NODE|NODE", "KIND:NODE"),
         help="where an untrained module corrects, as in afd-train --help; without a module, the "
         "node that --scope features ends at, such as features.0, or D1 to D4 (default: the "
         "classifier's own)",

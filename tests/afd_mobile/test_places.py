@@ -191,6 +191,16 @@ def test_the_rule_on_every_network(backbone: Backbone) -> None:
     check_places(backbone, places, "this")
 
 
+def test_the_rule_on_a_network_without_named_taps() -> None:
+    """It is cut behind its last block at stride 8; 4 + 3 + 3 + 1 blocks follow."""
+    backbone = load_backbone("mobilenetv2_050", weights="random", input_size=64)
+    places = choose_places(backbone, [AUTO], 32)
+    blocks = [f"blocks.{stage}.{n}" for stage, depth in ((3, 4), (4, 3), (5, 3), (6, 1))
+              for n in range(depth)]  # fmt: skip
+    assert kinds(places, "scale") == [f"{block}.bn2" for block in blocks]
+    assert places[-1].kind == "pooled" and 0 < len(kinds(places, "residual")) <= 4
+
+
 def test_a_residuals_price_is_its_fused_convolutions(mobilenet: Backbone) -> None:
     """features.13 at 14x14: 10 x 96 x 32 x 196 = 6.0 M, below a 40th of 301 M; 64 wide is above."""
     plain = cost_of(mobilenet.head, torch.zeros(1, 3, 224, 224)).multiply_adds
