@@ -34,16 +34,19 @@ def test_a_card_says_what_it_is_and_what_to_beware_of(untrained: ExportSource) -
     assert card.name == untrained.name
     assert card.version == __version__
     assert card.description.startswith(
-        "tinynet:make, an image classifier, with an AFD-Module at act1 that corrects"
+        "tinynet:make, an image classifier, with an AFD-Module at 3 places behind act2 that"
     )
     assert len(untrained.notices) == 2
     for notice in untrained.notices:
         assert f"; {notice}" in card.description
 
 
-def test_features_are_not_called_a_classifier(untrained: ExportSource) -> None:
-    description = model_card(untrained, FEATURES).description
-    assert description.startswith("tinynet:make up to act1, a feature extractor")
+def test_features_are_not_called_a_classifier(make_request: Callable[..., ExportRequest]) -> None:
+    source = find_source(make_request(preset="paper", taps=("act1",), scope=FEATURES))
+    description = model_card(source, FEATURES).description
+    assert description.startswith(
+        "tinynet:make up to act1, a feature extractor, with an AFD-Module at act1 that corrects"
+    )
     assert "classifier" not in description
 
 

@@ -282,7 +282,7 @@ def test_labels_that_do_not_fit_end_with_3(
 def test_what_the_export_has_no_use_for_ends_with_2(
     afd: Afd, parent: Path, arguments: tuple[str, ...]
 ) -> None:
-    outcome = afd(*RANDOM, *arguments, "--out", parent / "out")
+    outcome = afd(*PAPER, *arguments, "--out", parent / "out")
     assert outcome.code == 2
     assert arguments[0] in outcome.error
     assert not list(parent.iterdir())

@@ -280,7 +280,7 @@ def test_features_are_no_classes(manifest: dict[str, Any]) -> None:
         stage["parity"].update(changed=None, changed_beyond_error=None, snr_db=41.6)
     page = page_of(manifest, labelled=False)
     assert "Output `features`: 1x32x32x16 (batch, rows, columns, channels)" in page
-    assert "tinynet:make at act1" in page
+    assert "tinynet:make at act2" in page
     assert "| SNR 42 dB |" in page
     assert "val features = outputs[0].readFloat()" in page
     for text in ("logits", "probabilit", "val best", MEDIAPIPE, "afd-eval"):
