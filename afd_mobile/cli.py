@@ -53,8 +53,10 @@ def _train_parser() -> argparse.ArgumentParser:
         "afd-train",
         "Train an AFD-Module for a frozen classifier: pictures, no labels.\n"
         "The eighth picture of a folder, the 16th, ... are held out. The bar shows of these how\n"
-        "much of the top-1 that JPEG changes is `recovered`, mean of QF 25 to 7, and how many\n"
-        "`clean` pictures keep theirs; the last line says it of the checkpoint.",
+        "much of what JPEG does to the classifier's answer (its KL divergence from that on the\n"
+        "clean picture) is removed, how much of the top-1 that it changes is `recovered`, both as\n"
+        "mean of QF 25 to 7, and how many `clean` pictures keep theirs; the last line says it of\n"
+        "the checkpoint. afd-eval curve draws how they grew.",
     )
     add = parser.add_argument
     add(
@@ -262,15 +264,16 @@ def _held_out(module: AnyModule, validation: Validation | None) -> str:
 
     if validation is None:
         return "held out: no picture, so nothing says how good it is; afd-eval does"
-    agreement = validation.corrected(module)
+    good = validation.corrected(module)
     direct, corrected = (
-        mean(shares[str(quality)] for quality in QUALITIES)
-        for shares in (validation.direct, agreement)
+        mean(likeness.agreement[str(quality)] for quality in QUALITIES)
+        for likeness in (validation.direct, good)
     )
     return (
         f"held out: {len(validation.reference)} pictures; top-1 as of the clean picture, mean of "
         f"QF {' '.join(map(str, QUALITIES))}: direct {direct:.1%} -> corrected {corrected:.1%}; "
-        f"corrected clean ones {agreement['clean']:.1%}"
+        f"corrected clean ones {good.agreement['clean']:.1%}; KL removed "
+        f"{mean(validation.kl_removed(good).values()):.1%}"
     )
 
 
@@ -338,9 +341,14 @@ def _new_module(backbone: Backbone, taps: Taps, drift_input: str, init: Path | N
 
 
 def _postfix(progress: Progress) -> dict[str, str]:
+    from afd_mobile.learning_curve import mean_removed
+
     shown = {"loss": f"{progress.smooth_loss:.4f}"}
     if progress.curve:
         last = progress.curve[-1]
+        removed = mean_removed(last)
+        if removed is not None:  # resumed from a state of an earlier version
+            shown["KL removed"] = f"{removed:.1%}"
         shown["recovered"] = f"{last['recovered_share']:.1%}"
         shown["clean"] = f"{last['agreement']['clean']:.1%}"
     return shown
@@ -351,7 +359,11 @@ def _postfix(progress: Progress) -> dict[str, str]:
 
 def eval_main() -> None:
     """Entry point of the console script."""
-    other = {"drift": (_drift, _drift_parser), "table": (_table, _table_parser)}
+    other = {
+        "curve": (_curve, _curve_parser),
+        "drift": (_drift, _drift_parser),
+        "table": (_table, _table_parser),
+    }
     if len(sys.argv) > 1 and sys.argv[1] in other:
         command, parser = other[sys.argv.pop(1)]
         run_command(command, parser())
@@ -363,6 +375,7 @@ def _eval_parser() -> argparse.ArgumentParser:
     parser = Parser(
         "afd-eval",
         "Measure a classifier's accuracy on clean and compressed pictures.\n"
+        "afd-eval curve: the learning curves of checkpoints, as table and plot.\n"
         "afd-eval drift: how far compression moves features, and the correction brings them back.\n"
         "afd-eval table: several --json files as one table and plot.",
     )
@@ -569,6 +582,45 @@ def _table(arguments: argparse.Namespace) -> None:
     _write(arguments.out, accuracy_report.markdown_table(reports).encode())
     if arguments.plot:
         _write(arguments.plot, accuracy_report.draw(reports))
+
+
+def _curve_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        "afd-eval curve",
+        "The learning curves of checkpoints: how much of the KL divergence that JPEG causes is\n"
+        "removed, on held-out pictures and on pictures that were trained on, and how much of the\n"
+        "top-1 that it changes is recovered; means of QF 25 to 7. What is removed on those that\n"
+        "were trained on alone is learnt by heart: more pictures help there, more steps do not.",
+    )
+    parser.add_argument(
+        "checkpoints", nargs="+", metavar="CHECKPOINT", help="file, or name of a shipped one"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture, .png")
+    return parser
+
+
+def _curve(arguments: argparse.Namespace) -> None:
+    _check_plot(arguments.plot)
+    check_writable(arguments.plot)
+
+    from afd_mobile import learning_curve
+    from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
+
+    curves = {}
+    for name in arguments.checkpoints:
+        record = load_checkpoint(find_checkpoint(name)).training
+        try:
+            curves[name] = learning_curve.checked(record.get("curve"))
+        except ValueError as error:
+            raise InputError(f"checkpoint {name} holds no learning curve") from error
+        if not curves[name]:
+            raise InputError(f"checkpoint {name} was trained without held-out pictures: no curve")
+    for name, curve in curves.items():
+        print(printable(name))
+        print("\n".join(learning_curve.text_table(curve)))
+    if arguments.plot:
+        shown = {printable(name): curve for name, curve in curves.items()}
+        _write(arguments.plot, learning_curve.draw(shown))
 
 
 def _drift_parser() -> argparse.ArgumentParser:

@@ -70,7 +70,7 @@ class Distill(Objective):
         with _autocast(compressed.device, self.dtype):
             corrected = self.module(features, compressed)
         logits, *deeper = self.tail(corrected.to(self.dtype))
-        loss = _divergence(logits, target_logits).mean() + _deep_loss(deeper, target_deeper)
+        loss = divergence(logits, target_logits).mean() + _deep_loss(deeper, target_deeper)
         return loss + TAP_WEIGHT * _normalized_mse(corrected, target)
 
 
@@ -105,11 +105,11 @@ class InsideDistill(nn.Module):
             both_logits, *both_deeper = self.tail(torch.cat([target, features]))
             target_logits, direct_logits = both_logits.chunk(2)
             target_deeper = [deep.chunk(2)[0] for deep in both_deeper]
-            drift = _divergence(direct_logits, target_logits)
+            drift = divergence(direct_logits, target_logits)
         with _autocast(compressed.device, self.dtype):
             guide = self.module(compressed)
             logits, *deeper = self.corrected(features, guide)
-        loss = _divergence(logits, target_logits).mean() + _deep_loss(deeper, target_deeper)
+        loss = divergence(logits, target_logits).mean() + _deep_loss(deeper, target_deeper)
         gate_loss = binary_cross_entropy_with_logits(
             guide.gate_logits.float().flatten(), drift / (drift + HALF_DRIFTED)
         )
@@ -145,7 +145,7 @@ def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def _divergence(logits: Tensor, target: Tensor) -> Tensor:
+def divergence(logits: Tensor, target: Tensor) -> Tensor:
     """KL(target || logits) of each picture: (N, C), (N, C) -> (N,)."""
     log_p, log_q = logits.float().log_softmax(1), target.float().log_softmax(1)
     return kl_div(log_p, log_q, log_target=True, reduction="none").sum(1)

@@ -41,6 +41,7 @@ from afd_mobile.distributed import average_gradients, gather, rank, world
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.files import write_whole
 from afd_mobile.frozen import fast_type
+from afd_mobile.learning_curve import Point, checked
 from afd_mobile.objectives import objective_of
 from afd_mobile.picture_files import split
 from afd_mobile.validation import MAX_PICTURES, Validation
@@ -143,8 +144,7 @@ class Settings:
 class Progress:
     """Attributes:
     iteration, loss, smooth_loss: how many are done, the last one's loss, its running mean.
-    curve: the learning curve. Its points hold `crops` seen, the `agreement` on held-out pictures
-        by condition, and the mean `recovered_share` of it.
+    curve: the learning curve, whose points `learning_curve` describes.
     unreadable: how many pictures are known to be so, held-out ones included.
     said: what is to be said of those that turned out to be so in this iteration, on any rank.
     validation: the held-out pictures; None where there are none, or none has been read yet.
@@ -154,7 +154,7 @@ class Progress:
     iteration: int
     loss: float
     smooth_loss: float
-    curve: list[dict[str, Any]]
+    curve: list[Point]
     unreadable: int
     said: list[str]
     validation: Validation | None = dataclasses.field(compare=False)  # no figure of the run
@@ -204,6 +204,7 @@ def train(
     start = run.load(module) if resume else 0
     objective = objective_of(settings.objective, module, backbone, settings.crop, device)
     validation: Validation | None = None
+    seen: Validation | None = None
     loader = DataLoader(
         CompressedCrops(training_images, settings.crop, recipe.augmentation, seed=settings.seed),
         batch_sampler=_Batches(start, iterations, settings.batch, rank() * share, share),
@@ -241,9 +242,13 @@ def train(
                 validation, broken = held_out_validation(backbone, held_out, device)
                 said += broken[run.unreadable_held_out :]  # a resumed run has said them
                 run.unreadable_held_out, held_out = len(broken), []
-            if validation is not None:
+                if validation is not None:
+                    seen = _training_validation(training_images, validation)
+            if validation is not None and seen is not None:
                 crops_seen, averaged = iteration * settings.batch, cast(AnyModule, average.module)
-                run.curve.append(_curve_point(crops_seen, run.smooth_loss, validation, averaged))
+                run.curve.append(
+                    _curve_point(crops_seen, run.smooth_loss, validation, seen, averaged)
+                )
         if stopping or time.monotonic() - saved > SAVE_EVERY_S or iteration == iterations:
             run.save(iteration, module)
             saved = time.monotonic()
@@ -264,6 +269,13 @@ def held_out_validation(
     return (Validation(backbone, crops, device) if crops else None), unreadable
 
 
+def _training_validation(images: list[Path], held_out: Validation) -> Validation | None:
+    """Of as many pictures that are trained on. What cannot be read is said when it is drawn."""
+    backbone = held_out.backbone
+    crops, _ = spread_crops(images, len(held_out.reference), backbone.input_size)
+    return Validation(backbone, crops, held_out.device) if crops else None
+
+
 def sharpen_gate(module: InsideModule, images: list[Path], size: int) -> None:
     """Sharpens the gate between clean pictures and those of QF 25.
 
@@ -281,15 +293,20 @@ def sharpen_gate(module: InsideModule, images: list[Path], size: int) -> None:
 
 
 def _curve_point(
-    crops: int, loss: float, validation: Validation, module: AnyModule
-) -> dict[str, Any]:
-    agreement = validation.corrected(module.eval())
+    crops: int, loss: float, held_out: Validation, seen: Validation, module: AnyModule
+) -> Point:
+    module.eval()
+    corrected, of_seen = held_out.corrected(module), seen.corrected(module)
     return {
         "crops": crops,
         "loss": round(loss, 4),
-        "agreement": agreement,
-        "direct_agreement": validation.direct,
-        "recovered_share": validation.recovered_share(agreement),
+        "agreement": corrected.agreement,
+        "direct_agreement": held_out.direct.agreement,
+        "recovered_share": held_out.recovered_share(corrected),
+        "kl_removed": held_out.kl_removed(corrected),
+        "clean_kl": corrected.kl["clean"],
+        "training_kl_removed": seen.kl_removed(of_seen),
+        "training_clean_kl": of_seen.kl["clean"],
     }
 
 
@@ -384,7 +401,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     average: AveragedModel
     pictures: DrawnPictures
-    curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    curve: list[Point] = dataclasses.field(default_factory=list)
     smooth_loss: float = math.nan
     unreadable_held_out: int = 0
 
@@ -453,15 +470,10 @@ class _Run:
         iteration, smooth_loss = int(state["iteration"]), float(state["smooth_loss"])
         if not 1 <= iteration <= self.identity["iterations"] or not math.isfinite(smooth_loss):
             raise ValueError("no state is saved there")
-        for point in state["curve"]:  # printed, and written to the checkpoint
-            shares = (point["recovered_share"], *point["agreement"].values())
-            if "clean" not in point["agreement"] or not all(isinstance(s, float) for s in shares):
-                raise ValueError("no learning curve")
-            json.dumps(point)
         module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
-        self.curve, self.smooth_loss = list(state["curve"]), smooth_loss
+        self.curve, self.smooth_loss = checked(state["curve"]), smooth_loss
         self.pictures.drawn = set(state["drawn"].tolist())
         self.pictures.unreadable = set(state["unreadable"].tolist())
         self.unreadable_held_out = int(state["unreadable_held_out"])

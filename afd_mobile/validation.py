@@ -1,8 +1,9 @@
-"""How well a correction works without labels: agreement with the classifier on clean pictures."""
+"""How well a correction works without labels: against the classifier on clean pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,48 +14,76 @@ from afd_mobile.backbones import Backbone, classifier
 from afd_mobile.corrections import AnyModule
 from afd_mobile.degrade import QUALITIES, RGB, jpeg
 from afd_mobile.fusion import fuse
+from afd_mobile.objectives import divergence
 
 MAX_PICTURES = 128
 _BATCH = 16
 
+Logits = Callable[[NDArray[np.uint8]], Tensor]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like a classifier's answers are to the plain one's on the clean picture, by condition.
+
+    Attributes:
+        agreement: share of pictures with the same top-1.
+        kl: mean KL divergence from the clean picture's answer; far less noisy.
+    """
+
+    agreement: dict[str, float]
+    kl: dict[str, float]
+
 
 class Validation:
-    """Share of held-out pictures whose top-1 is that of the clean picture, at every quality.
+    """Pictures at every quality, and what the plain classifier says of them, computed once.
+
+    Conditions are `clean` and the qualities, as text.
 
     Args:
-        crops: held-out pictures, (S, S, 3) each; at least one.
+        crops: pictures, (S, S, 3) each; at least one.
     """
 
     def __init__(self, backbone: Backbone, crops: list[RGB], device: torch.device) -> None:
         self.backbone, self.device = backbone, device
         self.pictures = {
-            quality: np.stack([jpeg(crop, quality) for crop in crops])
+            str(quality or "clean"): np.stack([jpeg(crop, quality) for crop in crops])
             for quality in (None, *QUALITIES)
         }
-        self.reference = self._top1(classifier(backbone, None, device), None)
-        self.direct = self._agreement(None)
+        plain = self._outputs(classifier(backbone, None, device))
+        self.reference = plain["clean"]
+        self.direct = self._likeness(plain)
 
-    def corrected(self, module: AnyModule) -> dict[str, float]:
-        """Agreement by condition: `clean` and every quality."""
-        return self._agreement(fuse(module))
+    def corrected(self, module: AnyModule) -> Likeness:
+        return self.of(classifier(self.backbone, fuse(module), self.device))
 
-    def recovered_share(self, corrected: dict[str, float]) -> float:
-        """Mean over the qualities of (corrected - direct) / (1 - direct)."""
-        qualities = [str(q) for q in QUALITIES if self.direct[str(q)] < 1]
-        shares = [(corrected[q] - self.direct[q]) / (1 - self.direct[q]) for q in qualities]
+    def of(self, logits: Logits) -> Likeness:
+        """Of any classifier of these classes."""
+        return self._likeness(self._outputs(logits))
+
+    def recovered_share(self, corrected: Likeness) -> float:
+        """Mean over the qualities of (corrected - direct) / (1 - direct), of agreement."""
+        pairs = [(self.direct.agreement[q], corrected.agreement[q]) for q in map(str, QUALITIES)]
+        shares = [(after - before) / (1 - before) for before, after in pairs if before < 1]
         return float(np.mean(shares)) if shares else 0.0
 
-    def _agreement(self, module: AnyModule | None) -> dict[str, float]:
-        logits = classifier(self.backbone, module, self.device)
+    def kl_removed(self, corrected: Likeness) -> dict[str, float]:
+        """1 - corrected / direct, of the mean KL, at every quality; 0 where there is none."""
+        direct = {q: self.direct.kl[q] for q in map(str, QUALITIES)}
+        return {q: 1 - corrected.kl[q] / kl if kl > 0 else 0.0 for q, kl in direct.items()}
+
+    def _outputs(self, logits: Logits) -> dict[str, Tensor]:
+        """(N, classes) by condition."""
         return {
-            str(quality or "clean"): float((self._top1(logits, quality) == self.reference).mean())
-            for quality in self.pictures
+            condition: torch.cat(
+                [logits(pictures[i : i + _BATCH]) for i in range(0, len(pictures), _BATCH)]
+            )
+            for condition, pictures in self.pictures.items()
         }
 
-    def _top1(
-        self, logits: Callable[[NDArray[np.uint8]], Tensor], quality: int | None
-    ) -> NDArray[np.int64]:
-        pictures = self.pictures[quality]
-        batches = [pictures[i : i + _BATCH] for i in range(0, len(pictures), _BATCH)]
-        result: NDArray[np.int64] = torch.cat([logits(b).argmax(1) for b in batches]).numpy()
-        return result
+    def _likeness(self, outputs: dict[str, Tensor]) -> Likeness:
+        top1 = self.reference.argmax(1)
+        return Likeness(
+            {c: float((x.argmax(1) == top1).double().mean()) for c, x in outputs.items()},
+            {c: float(divergence(x, self.reference).mean()) for c, x in outputs.items()},
+        )

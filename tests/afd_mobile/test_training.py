@@ -28,6 +28,7 @@ from afd_mobile.dct import BLOCK
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.fe_net import UNetFeNet
+from afd_mobile.learning_curve import checked
 from afd_mobile.picture_files import list_images, read_image, split
 from afd_mobile.taps import preset_taps
 from afd_mobile.training import CPU, Settings, _pictures_sha256, train
@@ -35,6 +36,7 @@ from afd_mobile.validation import Validation
 from tests.afd_mobile.conftest import AfdTrain
 from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.single_tap import single_tap_config
+from tests.afd_mobile.test_learning_curve import CURVE, earlier_point
 
 # A processor without bfloat16 takes three times as long for distill.
 SETTINGS = Settings("feature-mse", iterations=4, batch=2, crop=64, seed=0)
@@ -47,7 +49,7 @@ def new_module(backbone: Backbone, preset: str = "paper", seed: int = 0) -> AnyM
     return module
 
 
-def snapshot(module: AnyModule) -> dict[str, Tensor]:
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
     return {k: v.clone() for k, v in module.state_dict().items()}
 
 
@@ -123,14 +125,23 @@ def test_the_learning_curve(
     monkeypatch.setattr(training, "VALIDATIONS", 2)
     module, images = new_module(mobilenet), list_images(many_photos)
     *_, last = train(module, mobilenet, images, SETTINGS, tmp_path / "s", resume=False)
-    validation = Validation(mobilenet, spread_crops(split(images)[1], 128, 224)[0], CPU)
+    # Of the 18 that are trained on as many as are held out: two.
+    held_out, seen = (
+        Validation(mobilenet, spread_crops(paths, most, 224)[0], CPU)
+        for paths, most in zip(split(images)[::-1], (128, 2), strict=True)
+    )
     assert [point["crops"] for point in last.curve] == [4, 8]
+    assert last.curve == checked(last.curve)
     for point in last.curve:
-        assert set(point) == {"crops", "loss", "agreement", "direct_agreement", "recovered_share"}
         assert list(point["agreement"]) == ["clean", *map(str, QUALITIES)]
-        assert point["direct_agreement"] == validation.direct
-    assert last.curve[-1]["agreement"] == validation.corrected(module)
-    assert last.curve[-1]["loss"] == pytest.approx(last.smooth_loss, abs=1e-4)
+        assert point["direct_agreement"] == held_out.direct.agreement
+    point, good, of_seen = last.curve[-1], held_out.corrected(module), seen.corrected(module)
+    assert point["agreement"] == good.agreement
+    assert point["recovered_share"] == held_out.recovered_share(good)
+    assert (point["kl_removed"], point["clean_kl"]) == (held_out.kl_removed(good), good.kl["clean"])
+    assert point["training_kl_removed"] == seen.kl_removed(of_seen) != point["kl_removed"]
+    assert point["training_clean_kl"] == of_seen.kl["clean"]
+    assert point["loss"] == pytest.approx(last.smooth_loss, abs=1e-4)
 
 
 def test_held_out_pictures_are_not_trained_on(
@@ -152,6 +163,14 @@ def test_held_out_pictures_are_not_trained_on(
         for chosen in (images[:8], images[:7])
     ]
     assert losses[0] == losses[1]  # of seven none is held out
+
+
+def test_the_bar_shows_the_last_point_also_of_an_earlier_version() -> None:
+    progress = training.Progress(5, 1.0, 2.0, [earlier_point(160)], 0, [], None, saved=False)
+    earlier = {"loss": "2.0000", "recovered": "12.5%", "clean": "75.0%"}
+    assert cli._postfix(progress) == earlier
+    newer = dataclasses.replace(progress, curve=[*progress.curve, CURVE[0]])
+    assert cli._postfix(newer) == earlier | {"KL removed": "25.0%"}
 
 
 def test_few_pictures_give_no_learning_curve(finished: Finished) -> None:
@@ -306,8 +325,6 @@ def test_missing_and_corrupt_states_are_input_errors(
         {"smooth_loss": math.inf},
         {"curve": None},
         {"curve": "steep"},
-        {"curve": [{"recovered_share": "all", "agreement": {"clean": 1.0}}]},
-        {"curve": [{"recovered_share": 1.0, "agreement": {}}]},
         {"curve": [{"recovered_share": 1.0, "agreement": {"clean": 1.0}, "x": torch.zeros(1)}]},
     ],
 )
@@ -503,12 +520,14 @@ def test_the_command_writes_a_checkpoint_and_no_rest(
     validation = Validation(mobilenet, held_out, CPU)
     good = validation.corrected(checkpoint.module)
     direct, corrected = (
-        100 * np.mean([agreement[str(q)] for q in QUALITIES])
-        for agreement in (validation.direct, good)
+        100 * np.mean([likeness.agreement[str(q)] for q in QUALITIES])
+        for likeness in (validation.direct, good)
     )
+    removed = np.mean(list(validation.kl_removed(good).values()))
     assert done.out.splitlines()[-1] == (
         "held out: 2 pictures; top-1 as of the clean picture, mean of QF 25 18 15 10 7: direct "
-        f"{direct:.1f}% -> corrected {corrected:.1f}%; corrected clean ones {good['clean']:.1%}"
+        f"{direct:.1f}% -> corrected {corrected:.1f}%; corrected clean ones "
+        f"{good.agreement['clean']:.1%}; KL removed {removed:.1%}"
     )
     assert list(tmp_path.iterdir()) == [out]
 

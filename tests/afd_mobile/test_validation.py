@@ -5,16 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
 
+from afd_mobile import validation
 from afd_mobile.afd_module import AfdModule
-from afd_mobile.backbones import Backbone, bundled_weights
+from afd_mobile.backbones import Backbone, bundled_weights, classifier
+from afd_mobile.corrections import AnyModule
 from afd_mobile.datasets import centre_crop, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.picture_files import list_images, read_image
-from afd_mobile.validation import Validation
+from afd_mobile.validation import Likeness, Logits, Validation
 from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.single_tap import single_tap_config
 
@@ -50,10 +53,11 @@ def whole_classifier() -> nn.Module:
     return network
 
 
-def test_direct_agreement_is_the_whole_classifiers(
+def test_direct_figures_are_the_whole_classifiers(
     three: Validation, mobilenet: Backbone, images: list[Path]
 ) -> None:
     network, top1 = whole_classifier(), np.empty((3, 6), dtype=np.int64)
+    log_p = np.empty((3, 6, 1000))
     for i, path in enumerate(images):
         crop = centre_crop(read_image(path), 224)
         for j, quality in enumerate((None, *QUALITIES)):
@@ -61,9 +65,15 @@ def test_direct_agreement_is_the_whole_classifiers(
             with torch.no_grad():
                 logits = network(torch.from_numpy(x).permute(2, 0, 1)[None].float())
             top1[i, j] = logits.argmax()
+            log_p[i, j] = logits.double().log_softmax(1)[0]
     expected = (top1 == top1[:, :1]).mean(axis=0)
-    assert three.direct == dict(zip(CONDITIONS, expected, strict=True))
-    assert three.direct["clean"] == 1 and min(three.direct.values()) < 1
+    assert three.direct.agreement == dict(zip(CONDITIONS, expected, strict=True))
+    assert three.direct.agreement["clean"] == 1 and min(three.direct.agreement.values()) < 1
+    clean = log_p[:, :1]
+    kl = (np.exp(clean) * (clean - log_p)).sum(axis=2).mean(axis=0)
+    assert list(three.direct.kl) == CONDITIONS
+    np.testing.assert_allclose(list(three.direct.kl.values()), kl, rtol=1e-4, atol=1e-6)
+    assert three.direct.kl["clean"] == 0 < min(kl[1:])
 
 
 def test_no_correction_agrees_as_direct(three: Validation, mobilenet: Backbone) -> None:
@@ -71,6 +81,7 @@ def test_no_correction_agrees_as_direct(three: Validation, mobilenet: Backbone) 
     module.reset_to_identity()
     assert three.corrected(module) == three.direct
     assert three.recovered_share(three.direct) == 0
+    assert set(three.kl_removed(three.direct).values()) == {0}
 
 
 def test_the_correction_is_applied(three: Validation, mobilenet: Backbone) -> None:
@@ -78,8 +89,8 @@ def test_the_correction_is_applied(three: Validation, mobilenet: Backbone) -> No
     with torch.no_grad():  # whatever the picture, the classifier sees noise
         module.get_parameter("fe_net.out.weight").mul_(1e4)
     corrected = three.corrected(module)
-    assert list(corrected) == CONDITIONS
-    assert corrected["clean"] < 1
+    assert list(corrected.agreement) == CONDITIONS
+    assert corrected.agreement["clean"] < 1 and corrected.kl["clean"] > 0
 
 
 def test_corrections_inside_the_classifier_are_applied(
@@ -90,15 +101,51 @@ def test_corrections_inside_the_classifier_are_applied(
     assert three.corrected(module) == three.direct
     with torch.no_grad():
         module.get_parameter("corrections.0.leave.weight").normal_(0, 1e4)
-    assert three.corrected(module)["clean"] < 1
+    assert three.corrected(module).agreement["clean"] < 1
+
+
+def test_the_plain_classifier_is_run_once(
+    mobilenet: Backbone, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[AnyModule | None] = []
+
+    def counted(backbone: Backbone, module: AnyModule | None, device: torch.device) -> Logits:
+        own = classifier(backbone, module, device)
+
+        def logits(pictures: NDArray[np.uint8]) -> Tensor:
+            runs.append(module)
+            return own(pictures)
+
+        return logits
+
+    monkeypatch.setattr(validation, "classifier", counted)
+    one = Validation(mobilenet, spread_crops(images, 1, 224)[0], CPU)
+    assert runs == [None] * 6
+    for _ in range(2):
+        one.corrected(new_module(mobilenet))
+    assert len(runs) == 18 and None not in runs[6:]
+
+
+def likeness(agreement: dict[str, float], kl: dict[str, float]) -> Likeness:
+    return Likeness(dict.fromkeys(CONDITIONS, 1.0) | agreement, dict.fromkeys(CONDITIONS, 0.0) | kl)
 
 
 def test_the_recovered_share_by_hand(three: Validation, monkeypatch: pytest.MonkeyPatch) -> None:
-    direct = {"clean": 1.0, "25": 0.5, "18": 1.0, "15": 0.2, "10": 0.0, "7": 0.5}
+    direct = likeness({"25": 0.5, "18": 1.0, "15": 0.2, "10": 0.0, "7": 0.5}, {})
     monkeypatch.setattr(three, "direct", direct)
     # QF 18 lost nothing, so nothing can be recovered there.
     corrected = {"clean": 0.9, "25": 0.75, "18": 0.9, "15": 0.2, "10": 0.25, "7": 0.25}
-    assert three.recovered_share(corrected) == pytest.approx((0.5 + 0.0 + 0.25 - 0.5) / 4)
-    assert three.recovered_share(dict.fromkeys(CONDITIONS, 1.0)) == 1
-    monkeypatch.setattr(three, "direct", dict.fromkeys(CONDITIONS, 1.0))
-    assert three.recovered_share(corrected) == 0
+    share = three.recovered_share(likeness(corrected, {}))
+    assert share == pytest.approx((0.5 + 0.0 + 0.25 - 0.5) / 4)
+    assert three.recovered_share(likeness({}, {})) == 1
+    monkeypatch.setattr(three, "direct", likeness({}, {}))
+    assert three.recovered_share(likeness(corrected, {})) == 0
+
+
+def test_the_kl_removed_by_hand(three: Validation, monkeypatch: pytest.MonkeyPatch) -> None:
+    direct = {"25": 0.5, "18": 0.0, "15": 0.25, "10": 1.0, "7": 2.0}
+    monkeypatch.setattr(three, "direct", likeness({}, direct))
+    # QF 18 did nothing, so nothing can be removed there; at QF 15 it got worse.
+    corrected = {"clean": 0.1, "25": 0.25, "18": 0.1, "15": 0.5, "10": 1.0, "7": 0.0}
+    removed = three.kl_removed(likeness({}, corrected))
+    assert removed == {"25": 0.5, "18": 0.0, "15": -1.0, "10": 0.0, "7": 1.0}

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import copy
+import io
+import math
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from afd_mobile.degrade import QUALITIES
+from afd_mobile.learning_curve import Point, checked, draw, mean_removed, text_table
+
+NAMES = [str(quality) for quality in QUALITIES]
+
+
+def point(crops: int, removed: float, of_trained: float) -> Point:
+    return earlier_point(crops) | {
+        "kl_removed": dict(zip(NAMES, [removed - 0.1, *[removed] * 3, removed + 0.1], strict=True)),
+        "clean_kl": 0.00125,
+        "training_kl_removed": dict.fromkeys(NAMES, of_trained),
+        "training_clean_kl": 0.0625,
+    }
+
+
+def earlier_point(crops: int) -> Point:
+    """As versions wrote it that did not know the KL."""
+    agreement = {"clean": 0.75} | dict.fromkeys(NAMES, 0.5)
+    direct = dict.fromkeys(["clean", *NAMES], 0.25)
+    return {
+        "crops": crops, "loss": 1.5, "agreement": agreement, "direct_agreement": direct,
+        "recovered_share": 0.125,
+    }  # fmt: skip
+
+
+CURVE = [point(3200, 0.25, 0.5), point(6400, 0.375, 0.75)]
+
+
+def test_curves_are_read_as_they_are_also_earlier_ones() -> None:
+    for curve in (CURVE, [earlier_point(3200)], [earlier_point(1), point(2, 0.0, 0.0)], []):
+        assert checked(copy.deepcopy(curve)) == curve
+
+
+def changed(**values: Any) -> Point:
+    return CURVE[0] | values
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        None,
+        "steep",
+        [None],
+        [changed(x=1.0)],
+        [{k: v for k, v in CURVE[0].items() if k != "clean_kl"}],
+        [changed(crops=1.0)],
+        [changed(crops=True)],
+        [changed(loss=math.nan)],
+        [changed(recovered_share="all")],
+        [changed(agreement={})],
+        [changed(agreement=dict.fromkeys(NAMES, 1.0))],
+        [changed(kl_removed={})],
+        [changed(kl_removed=[0.5])],
+        [changed(training_kl_removed={"7": "much"})],
+        [changed(clean_kl=None)],
+    ],
+)
+def test_what_is_no_curve_is_refused(curve: Any) -> None:
+    with pytest.raises(ValueError, match="no learning curve"):
+        checked(curve)
+
+
+def test_the_mean_of_the_qualities() -> None:
+    assert mean_removed(CURVE[0]) == pytest.approx(0.25)
+    assert mean_removed(CURVE[0], "training_kl_removed") == 0.5
+    assert mean_removed(earlier_point(1)) is None
+
+
+def test_the_table() -> None:
+    assert text_table([earlier_point(1600), *CURVE]) == [
+        "crops   loss  KL removed, held out  on training pictures  clean KL  recovered share  "
+        "clean agreement",
+        "1,600  1.500                     -                     -         -             12.5  "
+        "           75.0",
+        "3,200  1.500                  25.0                  50.0    0.0013             12.5  "
+        "           75.0",
+        "6,400  1.500                  37.5                  75.0    0.0013             12.5  "
+        "           75.0",
+    ]
+
+
+def test_the_picture_is_the_same_every_time_and_shows_every_curve() -> None:
+    curves = {"_$a$": CURVE, "b": [earlier_point(3200), earlier_point(6400)]}
+    drawn = draw(curves)
+    assert drawn == draw(curves)
+    others = [
+        {"_$a$": CURVE},
+        curves | {"b": [earlier_point(3200), earlier_point(9600)]},
+        curves | {"_$a$": [CURVE[0], point(6400, 0.5, 0.75)]},
+        curves | {"_$a$": [CURVE[0], point(6400, 0.375, 0.5)]},
+    ]
+    assert all(draw(other) != drawn for other in others)
+    with Image.open(io.BytesIO(drawn)) as image:
+        assert image.format == "PNG" and min(image.size) > 300
