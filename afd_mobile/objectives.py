@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, mse_loss
 
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone, Normalize
-from afd_mobile.corrections import AnyModule, InsideModule
+from afd_mobile.corrections import AnyModule, InsideModule, Place
 from afd_mobile.distributed import mean_over_ranks
 from afd_mobile.errors import UsageError
 from afd_mobile.frozen import fast_type, frozen, with_deeper_features
@@ -88,15 +90,10 @@ class InsideDistill(nn.Module):
         self.module = module
         self.normalize = Normalize(backbone.mean, backbone.std).to(device)
         self.dtype = fast_type(device)
-        with torch.no_grad():
-            probe = backbone.head(torch.zeros(1, 3, crop, crop))
         places = module.config.places
-        # Larger maps than the first that is corrected have nothing to learn from.
-        largest = -(-crop // min((p.stride for p in places if p.stride), default=crop))
-        tail = with_deeper_features(marked(backbone.tail, places), probe, largest)
         self.head = frozen(backbone.head, device)
-        self.tail = frozen(tail, device)
-        self.corrected = corrected(self.tail, module)
+        self.tail = frozen(observed(backbone, backbone.tail, places, crop), device)
+        self.corrected: nn.Module = corrected(self.tail, module)
 
     def forward(self, clean: Tensor, compressed: Tensor) -> Tensor:
         with torch.no_grad():
@@ -114,6 +111,17 @@ class InsideDistill(nn.Module):
             guide.gate_logits.float().flatten(), drift / (drift + HALF_DRIFTED)
         )
         return loss + GATE_WEIGHT * gate_loss
+
+
+def observed(
+    backbone: Backbone, tail: fx.GraphModule, places: Sequence[Place], crop: int
+) -> fx.GraphModule:
+    """The tail, marked at the places, with its last features at each resolution they correct."""
+    with torch.no_grad():
+        probe = backbone.head(torch.zeros(1, 3, crop, crop))
+    # Larger maps than the first that is corrected have nothing to learn from.
+    largest = -(-crop // min((p.stride for p in places if p.stride), default=crop))
+    return with_deeper_features(marked(tail, places), probe, largest)
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"feature-mse": FeatureMse, "distill": Distill}

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -56,7 +56,8 @@ class Recipe:
     """How one objective is trained.
 
     Attributes:
-        optimizer: makes it, from the parameters and the learning rate at its highest.
+        optimizer: makes it, from the parameters and the learning rate at its highest, which a
+            group of parameters may multiply by a `factor` of its own.
         schedule: factor on that rate, from the share of the training that is done.
         augmentation: how its crops are drawn.
         ema: decay of the averaged weights that are kept; 0 keeps the last ones.
@@ -117,6 +118,40 @@ RECIPES = {
     "feature-mse": Recipe(_adam, 1e-4, lambda done: 1.0 if done < 0.5 else 0.2, PAPER, ema=0.0),
     "distill": Recipe(_muon, 3e-3, _warm_up_and_cosine, FIELD, ema=0.999),
 }
+
+
+class Learner:
+    """A module with its optimiser and the averages of its weights; made ready to be trained."""
+
+    def __init__(self, module: nn.Module, recipe: Recipe, device: torch.device) -> None:
+        module.to(device).to(memory_format=torch.channels_last).train()
+        self.module, self.recipe, self.device = module, recipe, device
+        self.optimizer = recipe.optimizer(module.parameters(), recipe.learning_rate)
+        self.average = AveragedModel(module, multi_avg_fn=_ema(recipe.ema))
+
+    def step(self, objective: nn.Module, crops: Sequence[Tensor], done: float) -> float:
+        """The loss, after which all weights have moved.
+
+        Args:
+            crops: clean and compressed, (N, crop, crop, 3) uint8.
+            done: the share of the training that ends with this step.
+        """
+        for group in self.optimizer.param_groups:
+            highest = self.recipe.learning_rate * group.get("factor", 1.0)
+            group["lr"] = highest * self.recipe.schedule(done)
+        clean, compressed = (nchw(x.to(self.device, non_blocking=True)) for x in crops)
+        loss = objective(clean, compressed)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(self.module)
+        self.optimizer.step()
+        self.average.update_parameters(self.module)
+        return float(loss.item())
+
+    def finish(self) -> None:
+        """The module takes its averages, and is trained no more."""
+        self.module.load_state_dict(self.average.module.state_dict())
+        self.module.eval()
 
 
 @dataclass(frozen=True)
@@ -188,46 +223,28 @@ def train(
             a loss that is not finite.
         UsageError: a batch that the ranks cannot share.
     """
-    recipe = RECIPES[settings.objective]
-    iterations, share = settings.iterations, settings.batch // world()
+    recipe, iterations = RECIPES[settings.objective], settings.iterations
     if settings.batch % world():
         raise UsageError(
             f"--batch {settings.batch} cannot be shared by {world()} processes; "
             f"use a multiple of {world()}"
         )
-    module.to(device).to(memory_format=torch.channels_last).train()
-    optimizer = recipe.optimizer(module.parameters(), recipe.learning_rate)
-    average = AveragedModel(module, multi_avg_fn=_ema(recipe.ema))
+    learner = Learner(module, recipe, device)
     training_images, held_out = split(images)
     identity = _identity(settings, module, backbone, images)
-    run = _Run(state_path, identity, optimizer, average, DrawnPictures(len(training_images)))
+    run = _Run(state_path, identity, learner, DrawnPictures(len(training_images)))
     start = run.load(module) if resume else 0
     objective = objective_of(settings.objective, module, backbone, settings.crop, device)
     validation: Validation | None = None
     seen: Validation | None = None
-    loader = DataLoader(
-        CompressedCrops(training_images, settings.crop, recipe.augmentation, seed=settings.seed),
-        batch_sampler=_Batches(start, iterations, settings.batch, rank() * share, share),
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=device.type == "cuda",
-    )
     if start == iterations:  # stopped between its last state and its result
         yield run.progress(start, run.smooth_loss, [], None, saved=False)
+    batches = crop_batches(training_images, settings, start=start, workers=workers, device=device)
     saved = time.monotonic()
-    for iteration, batch in enumerate(batches_of(loader), start=start + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * recipe.schedule(iteration / iterations)
-        *tensors, draws = batch
-        clean, compressed = (nchw(x.to(device, non_blocking=True)) for x in tensors)
-        loss = objective(clean, compressed)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(module)
-        optimizer.step()
-        average.update_parameters(module)
+    for iteration, (*crops, draws) in enumerate(batches, start=start + 1):
+        loss = learner.step(objective, crops, iteration / iterations)
         # One exchange, so that all ranks know the same pictures and end at the same iteration.
-        losses, stops, all_draws = zip(*gather((loss.item(), stop(), draws)), strict=True)
+        losses, stops, all_draws = zip(*gather((loss, stop(), draws)), strict=True)
         value, stopping = sum(losses) / len(losses), any(stops)
         said = run.pictures.note(chain.from_iterable(all_draws))
         refusal = run.pictures.refusal()
@@ -245,7 +262,8 @@ def train(
                 if validation is not None:
                     seen = _training_validation(training_images, validation)
             if validation is not None and seen is not None:
-                crops_seen, averaged = iteration * settings.batch, cast(AnyModule, average.module)
+                averaged = cast(AnyModule, learner.average.module)
+                crops_seen = iteration * settings.batch
                 run.curve.append(
                     _curve_point(crops_seen, run.smooth_loss, validation, seen, averaged)
                 )
@@ -255,8 +273,7 @@ def train(
         yield run.progress(iteration, value, said, validation, saved=stopping)
         if stopping:
             return
-    module.load_state_dict(average.module.state_dict())
-    module.eval()
+    learner.finish()
     if isinstance(module, InsideModule):
         sharpen_gate(module, training_images, backbone.input_size)
 
@@ -311,6 +328,27 @@ def _curve_point(
 
 
 # --- crops --------------------------------------------------------------------------------------
+
+
+def crop_batches(
+    images: list[Path],
+    settings: Settings,
+    *,
+    start: int = 0,
+    workers: int = 1,
+    device: torch.device = CPU,
+) -> Iterator[Any]:
+    """This rank's part of every batch from the `start`-th on: what `_collate` makes of crops."""
+    share = settings.batch // world()
+    augmentation = RECIPES[settings.objective].augmentation
+    loader = DataLoader(
+        CompressedCrops(images, settings.crop, augmentation, seed=settings.seed),
+        batch_sampler=_Batches(start, settings.iterations, settings.batch, rank() * share, share),
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=device.type == "cuda",
+    )
+    return batches_of(loader)
 
 
 class _Batches:
@@ -398,8 +436,7 @@ class _Run:
 
     path: Path
     identity: dict[str, Any]
-    optimizer: torch.optim.Optimizer
-    average: AveragedModel
+    learner: Learner
     pictures: DrawnPictures
     curve: list[Point] = dataclasses.field(default_factory=list)
     smooth_loss: float = math.nan
@@ -427,8 +464,8 @@ class _Run:
             "identity": self.identity,
             "iteration": iteration,
             "module": module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state_dict(),
+            "optimizer": self.learner.optimizer.state_dict(),
+            "average": self.learner.average.state_dict(),
             "curve": self.curve,
             "smooth_loss": self.smooth_loss,
             "drawn": torch.tensor(sorted(self.pictures.drawn)),
@@ -471,8 +508,8 @@ class _Run:
         if not 1 <= iteration <= self.identity["iterations"] or not math.isfinite(smooth_loss):
             raise ValueError("no state is saved there")
         module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average.load_state_dict(state["average"])
+        self.learner.optimizer.load_state_dict(state["optimizer"])
+        self.learner.average.load_state_dict(state["average"])
         self.curve, self.smooth_loss = checked(state["curve"]), smooth_loss
         self.pictures.drawn = set(state["drawn"].tolist())
         self.pictures.unreadable = set(state["unreadable"].tolist())

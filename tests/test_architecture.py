@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("afd_mobile", "export/afd_export", "benchmark/afd_benchmark")
-COMMANDS = {"cli.py", "command.py", "demo.py", "train_peer.py"}
+COMMANDS = {"__main__.py", "cli.py", "command.py", "demo.py", "train_peer.py"}
 
 Sources = dict[Path, ast.Module]
 
@@ -21,7 +21,7 @@ Sources = dict[Path, ast.Module]
 @pytest.fixture(scope="module")
 def sources() -> Sources:
     """Every module of the three packages, by its path below the root."""
-    paths = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
+    paths = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
     assert len(paths) > 80
     return {p.relative_to(ROOT): ast.parse(p.read_text(encoding="utf-8")) for p in paths}
 

@@ -441,6 +441,29 @@ def test_a_loss_that_is_not_finite_ends_the_training(
     assert not (tmp_path / "s").exists()
 
 
+def test_a_group_of_parameters_has_its_own_factor_on_the_rate() -> None:
+    """Adam's first step is the rate: half of 0.01 at the half, and thrice that."""
+
+    class Sum(nn.Module):
+        def forward(self, clean: Tensor, *_: Tensor) -> Tensor:
+            return clean.mean() * (module.weight.sum() + module.bias.sum())
+
+    module = nn.Linear(1, 1)
+    before = snapshot(module)
+    groups: list[dict[str, Any]] = [
+        {"params": [module.weight]}, {"params": [module.bias], "factor": 3.0}
+    ]  # fmt: skip
+    recipe = dataclasses.replace(
+        training.RECIPES["distill"], optimizer=lambda _, rate: torch.optim.Adam(groups, rate),
+        learning_rate=0.01, schedule=lambda done: done, ema=0.0,
+    )  # fmt: skip
+    learner = training.Learner(module, recipe, CPU)
+    white = torch.full((1, 8, 8, 3), 255, dtype=torch.uint8)
+    learner.step(Sum(), (white, white), 0.5)
+    moved = {k: float((before[k] - v).sum()) for k, v in module.state_dict().items()}
+    assert moved == pytest.approx({"weight": 0.005, "bias": 0.015}, rel=1e-3)
+
+
 @pytest.mark.parametrize(("updates", "decay"), [(0, 0.1), (1, 2 / 11), (10, 0.55), (10**6, 0.999)])
 def test_the_window_of_the_averages_grows(updates: int, decay: float) -> None:
     averages = [torch.tensor([2.0])]

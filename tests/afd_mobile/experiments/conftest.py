@@ -1,0 +1,54 @@
+"""The tiny classifier, its pictures, and a run as short as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from afd_mobile import places
+from afd_mobile.backbones import Backbone, load_backbone
+from afd_mobile.experiments import results
+from afd_mobile.experiments.results import Run
+from afd_mobile.experiments.variant import Setup
+from afd_mobile.picture_files import list_images
+from afd_mobile.training import Settings
+from tests.afd_mobile.experiments.tiny_blocks import FACTORY, SIZE, write_pictures
+
+SETTINGS = Settings("distill", iterations=2, batch=2, crop=32, seed=0)
+
+
+@pytest.fixture(autouse=True)
+def _costly_residuals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any residual costs more than a share of so small a classifier."""
+    monkeypatch.setattr(places, "RESIDUAL_SHARE", 100.0)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_pictures() -> Iterator[None]:
+    """A factory's classifier takes 224 pixels, which would be most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "load_backbone", partial(load_backbone, input_size=SIZE))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(pictures: Path) -> Run:
+    return Run(FACTORY, list_images(pictures), SETTINGS, workers=0)
+
+
+@pytest.fixture
+def tiny(run: Run) -> Backbone:
+    return run.backbone
+
+
+@pytest.fixture
+def setup(run: Run) -> Setup:
+    return Setup(run.backbone, run.training, SETTINGS, workers=0)
