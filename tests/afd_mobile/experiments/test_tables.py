@@ -20,10 +20,14 @@ from afd_mobile.places import inside_preset
 from tests.afd_mobile.experiments.conftest import SETTINGS
 from tests.afd_mobile.experiments.tiny_blocks import FACTORY
 
+QUICK = ("kinds", "fine-tuning")
 UNTRAINED = ("statistics of the picture", "pooled features re-centred")
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(
+    "table",
+    [t if t in QUICK else pytest.param(t, marks=pytest.mark.long) for t in TABLES],
+)
 def test_every_variant_of_a_table_is_trained_and_measured(
     table: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
