@@ -815,7 +815,9 @@ def test_wrong_options_are_exit_code_2(wrong: list[str], afd_train: AfdTrain) ->
     assert len(done.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_an_interrupted_training_is_saved_and_ends_as_if_it_had_gone_on(
     sent: signal.Signals, tmp_path: Path, photos: Path, afd_train: AfdTrain,
     monkeypatch: pytest.MonkeyPatch,

@@ -20,7 +20,7 @@ from afd_mobile.places import inside_preset
 from tests.afd_mobile.experiments.conftest import SETTINGS
 from tests.afd_mobile.experiments.tiny_blocks import FACTORY
 
-QUICK = ("kinds", "fine-tuning")
+QUICK = ("fine-tuning",)
 UNTRAINED = ("statistics of the picture", "pooled features re-centred")
 
 
