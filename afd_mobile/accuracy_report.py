@@ -14,7 +14,7 @@ from afd_mobile.accuracy import MIN_CHANGED, RESAMPLES, SEED, Accuracy
 from afd_mobile.artifacts import read_versioned, versions_of
 from afd_mobile.conditions import CLEAN, LEFT_ALONE
 from afd_mobile.errors import InputError
-from afd_mobile.terminal import in_markdown, printable
+from afd_mobile.terminal import aligned, in_markdown, printable
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("afd-mobile", "torch", "ai-edge-litert", "onnxruntime", "numpy", "pillow")
@@ -201,11 +201,7 @@ def _aligned(rows: Sequence[Row], columns: dict[str, str]) -> list[str]:
     table = [["", *names]]
     for header, key in columns.items():
         table.append([f"{'':2}{header}", *(_cell(row, key, width=6) for row in rows)])
-    widths = [max(map(len, column)) for column in table]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in zip(*table, strict=True)
-    ]
+    return aligned(list(zip(*table, strict=True)), left=len(table))
 
 
 def markdown_table(reports: Sequence[Report]) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +21,21 @@ from afd_mobile.command import (
 )
 from afd_mobile.conditions import CLEAN, SUITES, Suite, repeated, single
 from afd_mobile.degrade import QUALITIES, Codec
-from afd_mobile.errors import InputError, OutputError, UsageError
-from afd_mobile.files import check_writable, write_whole
+from afd_mobile.errors import InputError, UsageError
+from afd_mobile.files import check_writable, make_folder, write_whole
 from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
 from afd_mobile.taps import PRESETS, RULE, Taps, preset_taps
 from afd_mobile.terminal import printable
+from afd_mobile.training_command import (
+    add_device,
+    add_existing,
+    add_workers,
+    check_crop,
+    resumable,
+    saved,
+    shown,
+    state_beside,
+)
 
 _SHOWN = 5  # pictures that cannot be read
 _DISTILLED = (
@@ -130,31 +138,10 @@ def _train_parser() -> argparse.ArgumentParser:
         help="what FDE-Net sees; all but dct are the paper's ablations (default: %(default)s)",
     )
     add("--init", metavar="FILE", help="checkpoint to start from instead of no correction")
-    _add_machine(parser)
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument(
-        "--resume", action="store_true", help="continue from the state beside --out"
-    )
-    existing.add_argument(
-        "--force", action="store_true", help="replace an existing checkpoint, or such a state"
-    )
+    add_device(parser)
+    add_workers(parser)
+    add_existing(parser, "an existing checkpoint")
     return parser
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device",
-        default="auto",
-        choices=["auto", "cpu", "cuda"],
-        help="auto takes a GPU where there is one (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=_workers,
-        default=max(1, (os.cpu_count() or 2) - 1),
-        metavar="N",
-        help="processes that read and compress pictures (default: one less than the cores)",
-    )
 
 
 def _add_factory(parser: argparse.ArgumentParser) -> None:
@@ -167,24 +154,10 @@ def _add_factory(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _workers(text: str) -> int:
-    """Far more processes than cores would take the machine down."""
-    value, most = positive(text), 8 * (os.cpu_count() or 1)
-    if value > most:
-        raise argparse.ArgumentTypeError(f"{value} are too many for this machine; at most {most}")
-    return value
-
-
 def _train(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
-    if out.suffix != ".safetensors":
-        raise UsageError(f"--out {out} must end in .safetensors")
-    state = out.with_suffix(".state")
-    check_writable(out, state)
-    if not (arguments.resume or arguments.force):
-        _check_new(out, state)
-    if arguments.crop % 8:
-        raise UsageError(f"--crop {arguments.crop} is not a multiple of 8")
+    state = state_beside(out, resume=arguments.resume, force=arguments.force)
+    check_crop(arguments.crop)
     taps = preset_taps(arguments.preset, arguments.taps)
 
     import torch
@@ -219,7 +192,7 @@ def _train(arguments: argparse.Namespace) -> None:
         arguments.seed,
         None if init is None else sha256(init),
     )
-    with _resumable(state):
+    with resumable(state):
         with distributed.ranks(device), deferred_interruption() as interrupted:
             steps = training.train(
                 module,
@@ -232,11 +205,10 @@ def _train(arguments: argparse.Namespace) -> None:
                 workers=arguments.workers,
                 stop=interrupted,
             )
-            progress = _shown(steps, arguments.iterations, silent=distributed.rank() > 0)
+            silent = distributed.rank() > 0
+            progress = shown(steps, arguments.iterations, _postfix, silent=silent)
             if progress.saved:
-                raise KeyboardInterrupt(
-                    f"iteration {progress.iteration} is saved in {state}; continue with --resume"
-                )
+                raise saved(progress.iteration, state)
             if distributed.rank() > 0:
                 return
         check_interrupted()
@@ -275,44 +247,6 @@ def _held_out(module: AnyModule, validation: Validation | None) -> str:
         f"corrected clean ones {good.agreement['clean']:.1%}; KL removed "
         f"{mean(validation.kl_removed(good).values()):.1%}"
     )
-
-
-def _check_new(out: Path, state: Path) -> None:
-    """Refuses to replace what another training made."""
-    if out.exists():
-        raise OutputError(f"output {out} exists; use --force to replace it, or another --out")
-    if state.exists():
-        raise OutputError(
-            f"{state} is the state of an unfinished training; continue with --resume, or use "
-            "--force to replace it, or another --out"
-        )
-
-
-@contextmanager
-def _resumable(state: Path) -> Iterator[None]:
-    """Inside, an interruption names the state that the training can be continued from."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if error.args or not state.exists():
-            raise
-        raise KeyboardInterrupt(f"a state is saved in {state}; continue with --resume") from error
-
-
-def _shown(steps: Iterator[Progress], iterations: int, *, silent: bool) -> Progress:
-    """Runs the training to its end, under a bar, and returns the last progress."""
-    from tqdm import tqdm
-
-    # The delay: no bar before the first iteration, so that an error is one line.
-    # In a log file a line every half minute is enough.
-    often_s = 0.1 if sys.stderr.isatty() else 30.0
-    with tqdm(total=iterations, unit="it", disable=silent, delay=0.01, mininterval=often_s) as bar:
-        for progress in steps:
-            for line in () if silent else progress.said:
-                tqdm.write(f"note: left out: {printable(line)}", file=sys.stderr)
-            bar.update(progress.iteration - bar.n)
-            bar.set_postfix(_postfix(progress), refresh=False)
-    return progress
 
 
 def _new_module(backbone: Backbone, taps: Taps, drift_input: str, init: Path | None) -> AnyModule:
@@ -437,7 +371,8 @@ def _eval_parser() -> argparse.ArgumentParser:
     add("--limit", type=positive, metavar="N", help="pictures at most, evenly over the classes")
     add("--json", type=Path, metavar="FILE", help="write the figures with their intervals")
     add("--plot", type=Path, metavar="FILE", help="write a picture, .png")
-    _add_machine(parser)
+    add_device(parser)
+    add_workers(parser)
     return parser
 
 
@@ -681,7 +616,8 @@ def _drift(arguments: argparse.Namespace) -> None:
     module = checkpoint.module if backbone.tap == checkpoint.tap else None
     node = places.observed_place(module).node if isinstance(module, InsideModule) else backbone.tap
     out: Path = arguments.out
-    _make_folder(out)
+    make_folder(out)
+    check_writable(out / "drift.json")
     unreadable: dict[Path, str] = {}
 
     def pictures() -> Iterator[RGB]:
@@ -719,14 +655,6 @@ def _drift(arguments: argparse.Namespace) -> None:
     if distilled and isinstance(module, AfdModule):
         print(f"trained with {_DISTILLED}")
     print(printable(f"{out}: drift.json, curves.png, maps.png, features.png"))
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make folder {out}: {error.strerror}") from error
-    check_writable(out / "drift.json")
 
 
 def _as_lists(values: dict[str, Any]) -> dict[str, Any]:

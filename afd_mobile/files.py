@@ -21,6 +21,18 @@ def nearest_path(missing: Path, others: Iterable[Path] = ()) -> Path | None:
     return known[near[0]] if near else None
 
 
+def make_folder(folder: Path) -> None:
+    """Makes it, with those above it, where it is not there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make folder {folder}: {error.strerror}") from error
+
+
 def is_special(path: Path) -> bool:
     """A link, or a device such as /dev/null: renaming over it would replace it."""
     return path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir()))

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+from afd_mobile.terminal import aligned
+
 Point = dict[str, Any]
 
 _BY_CONDITION = ("agreement", "direct_agreement")
@@ -70,12 +72,7 @@ _COLUMNS = (
 
 def text_table(curve: Sequence[Point]) -> list[str]:
     """A line for every point; shares in %, means over the qualities, `-` for what is unknown."""
-    table = [list(_COLUMNS), *(_cells(point) for point in curve)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for line in table
-    ]
+    return aligned([_COLUMNS, *map(_cells, curve)], left=0)
 
 
 def _cells(point: Point) -> list[str]:
@@ -94,7 +91,7 @@ def _percent(share: float | None) -> str:
 
 
 def draw(curves: Mapping[str, Sequence[Point]]) -> bytes:
-    """As PNG, over the crops seen: the KL removed, and the recovered share.
+    """As PNG, over the crops seen: the KL removed, where it is known, and the recovered share.
 
     Args:
         curves: by the name of the checkpoint.
@@ -105,21 +102,23 @@ def draw(curves: Mapping[str, Sequence[Point]]) -> bytes:
     from afd_mobile.plotting import png
 
     figure = Figure(figsize=(9.5, 4.4), dpi=120, layout="constrained")
-    kl, recovered = figure.subplots(1, 2)
+    with_kl = any("kl_removed" in point for curve in curves.values() for point in curve)
+    *kl, recovered = figure.subplots(1, 1 + with_kl, squeeze=False)[0]
     for number, (name, curve) in enumerate(curves.items()):
         colour, held_out, trained = f"C{number}", f"held out: {name}", f"trained on: {name}"
         removed, of_trained = ([mean_removed(p, key) for p in curve] for key in _KL_BY_QUALITY)
-        _plot(kl, curve, removed, color=colour, label=held_out)
-        _plot(kl, curve, of_trained, color=colour, label=trained, linestyle="--")
+        for axes in kl:
+            _plot(axes, curve, removed, color=colour, label=held_out)
+            _plot(axes, curve, of_trained, color=colour, label=trained, linestyle="--")
+            axes.set_title("KL divergence removed")
         _plot(recovered, curve, [p["recovered_share"] for p in curve], color=colour, label=held_out)
-    kl.set_title("KL divergence removed")
     recovered.set_title("recovered share of top-1 agreement")
-    for axes in (kl, recovered):
+    for axes in (*kl, recovered):
         axes.set_xlabel("crops seen")
         axes.set_ylabel("mean of the qualities, in %")
         axes.grid(alpha=0.3)
     # One legend for both, below them: names are long, and lines may be anywhere.
-    shown = {label: handle for axes in (kl, recovered) for handle, label in _legend(axes)}
+    shown = {label: handle for axes in figure.axes for handle, label in _legend(axes)}
     legend = figure.legend(
         list(shown.values()), list(shown), loc="outside lower center", ncols=2, fontsize="small"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 # Control characters (ANSI escapes, line breaks), invisible ones that reorder a line (bidi), lone
 # surrogates (bytes of a file name that are no UTF-8), and Unicode's own line breaks.
@@ -26,6 +27,16 @@ def printable(text: str) -> str:
 def in_markdown(text: str) -> str:
     """Markdown that shows `printable(text)` as it is, in a cell of a table as well."""
     return _MARKUP.sub(lambda found: f"\\{found[0]}", printable(text))
+
+
+def aligned(table: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Lines of cells, in columns as wide as they must be: the first `left` of them left-aligned."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+
+    def cell(number: int, text: str) -> str:
+        return text.ljust(widths[number]) if number < left else text.rjust(widths[number])
+
+    return ["  ".join(cell(n, text) for n, text in enumerate(line)).rstrip() for line in table]
 
 
 def _is_unsafe(character: str) -> bool:

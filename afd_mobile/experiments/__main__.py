@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from afd_mobile.backbone_names import typed_backbone
 from afd_mobile.command import Parser, positive, run_command, seed
-from afd_mobile.errors import InputError, OutputError, UsageError
-from afd_mobile.files import check_writable, write_whole
+from afd_mobile.errors import InputError
+from afd_mobile.files import check_writable, make_folder, write_whole
 from afd_mobile.terminal import printable
+from afd_mobile.training_command import add_workers, check_crop
 
 PROGRAM = "python -m afd_mobile.experiments"
 PAGE = Path("docs/experiments.md")
@@ -58,24 +58,14 @@ def _run_parser() -> argparse.ArgumentParser:
             help=f"{what} (default: %(default)s)",
         )
     add("--seed", type=seed, default=0, metavar="N", help="(default: %(default)s)")
-    add(
-        "--workers",
-        type=positive,
-        default=max(1, (os.cpu_count() or 2) - 1),
-        metavar="N",
-        help="processes that read and compress pictures (default: one less than the cores)",
-    )
+    add_workers(parser)
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    if arguments.crop % 8:
-        raise UsageError(f"--crop {arguments.crop} is not a multiple of 8")
+    check_crop(arguments.crop)
     out: Path = arguments.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make folder {out}: {error.strerror}") from error
+    make_folder(out)
 
     from tqdm import tqdm
 

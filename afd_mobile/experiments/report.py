@@ -8,7 +8,7 @@ from statistics import mean
 from afd_mobile.degrade import QUALITIES
 from afd_mobile.experiments.results import Row
 from afd_mobile.experiments.tables import TABLES
-from afd_mobile.terminal import in_markdown, printable
+from afd_mobile.terminal import aligned, in_markdown, printable
 
 _SHOWN = [str(quality) for quality in QUALITIES if quality != 18]
 _COLUMNS = [
@@ -41,17 +41,8 @@ table says which design learns faster, not where it ends.
 
 
 def text_table(rows: Sequence[Row]) -> list[str]:
-    table = [_COLUMNS, *([printable(row["variant"]), *_figures(row)] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(
-            [
-                line[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True)),
-            ]
-        )
-        for line in table
-    ]
+    lines = [[printable(row["variant"]), *_figures(row)] for row in rows]
+    return aligned([_COLUMNS, *lines], left=1)
 
 
 def page(rows: Sequence[Row]) -> str:

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from afd_mobile.backbone_names import BackboneName
 from afd_mobile.backbones import classifier, load_backbone
 from afd_mobile.datasets import spread_crops
-from afd_mobile.errors import InputError
+from afd_mobile.errors import InputError, reason_of
 from afd_mobile.experiments.tables import TABLES
 from afd_mobile.experiments.variant import Setup, Variant
 from afd_mobile.files import write_whole
@@ -177,7 +177,9 @@ def read_rows(folder: Path) -> list[Row]:
             if not {"table", "variant", "settings", "kl_removed"} <= row.keys():
                 raise ValueError("a line without its variant")
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} cannot be read: {error}; give another --out") from error
+        raise InputError(
+            f"{path} cannot be read: {reason_of(error)}; give another --out"
+        ) from error
     return rows
 
 

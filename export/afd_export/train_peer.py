@@ -9,8 +9,6 @@ import argparse
 import dataclasses
 import io
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,20 +21,27 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from afd_export import restored
-from afd_mobile.augment import FIELD
+from afd_mobile import training
 from afd_mobile.command import Parser, deferred_interruption, positive, run_command, seed
-from afd_mobile.datasets import CompressedCrops, DrawnPictures, batches_of, nchw, spread_crops
-from afd_mobile.degrade import QUALITIES, RGB, jpeg
+from afd_mobile.datasets import DrawnPictures, nchw, spread_crops
+from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.distributed import device_of
-from afd_mobile.errors import InputError, OutputError, UsageError
-from afd_mobile.files import check_writable, write_whole
+from afd_mobile.errors import InputError
+from afd_mobile.files import write_whole
 from afd_mobile.picture_files import list_images, split
 from afd_mobile.terminal import printable
-from afd_mobile.training import RECIPES, SAVE_EVERY_S
+from afd_mobile.training import RECIPES, SAVE_EVERY_S, crop_batches
+from afd_mobile.training_command import (
+    DEFAULT_WORKERS,
+    add_device,
+    add_existing,
+    resumable,
+    saved,
+    shown,
+    state_beside,
+)
 
 PEERS = {"arcnn": restored.arcnn, "dncnn": restored.dncnn}
 CROP = 160  # as `afd-train` draws them; a patch is cut out once it is degraded
@@ -93,23 +98,17 @@ def train(
     optimizer = torch.optim.Adam(network.parameters())
     start = _load(state, settings, network, optimizer) if resume else 0
     pictures, schedule = DrawnPictures(len(images)), RECIPES["distill"].schedule
-    loader = DataLoader(
-        CompressedCrops(images, CROP, FIELD, seed=settings.seed),
-        batch_size=settings.batch,
-        sampler=range(start * settings.batch, settings.iterations * settings.batch),
-        num_workers=workers,
-        collate_fn=list,
-    )
-    saved = time.monotonic()
-    for iteration, crops in enumerate(batches_of(loader), start=start + 1):
-        said = pictures.note((crop.pictures, crop.unreadable) for crop in crops)
+    drawn = training.Settings("distill", settings.iterations, settings.batch, CROP, settings.seed)
+    batches = crop_batches(images, drawn, start=start, workers=workers, device=device)
+    last_saved = time.monotonic()
+    for iteration, (*crops, draws) in enumerate(batches, start=start + 1):
+        said = pictures.note(draws)
         if refusal := pictures.refusal():
             raise InputError(refusal)
         rng = np.random.default_rng((settings.seed, iteration))
         top, left = rng.integers(CROP - PATCH, size=2, endpoint=True)
-        patch = np.s_[top : top + PATCH, left : left + PATCH]
-        clean = _batch([crop.clean[patch] for crop in crops], device)
-        compressed = _batch([crop.compressed[patch] for crop in crops], device)
+        patch = np.s_[:, top : top + PATCH, left : left + PATCH]
+        clean, compressed = (_batch(crop[patch], device) for crop in crops)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * schedule(iteration / settings.iterations)
         loss = mse_loss(network(compressed), clean)
@@ -119,18 +118,18 @@ def train(
         if not math.isfinite(loss.item()):
             raise InputError(f"the loss became {loss.item()} at iteration {iteration}")
         stopping = stop() and iteration < settings.iterations
-        if stopping or time.monotonic() - saved > SAVE_EVERY_S:
+        if stopping or time.monotonic() - last_saved > SAVE_EVERY_S:
             _save(state, settings, iteration, network, optimizer)
-            saved = time.monotonic()
+            last_saved = time.monotonic()
         yield Progress(iteration, loss.item(), said)
         if stopping:
             return
     network.eval()
 
 
-def _batch(pictures: list[RGB], device: torch.device) -> Tensor:
-    """(N, 3, H, W), 0 to 1."""
-    return nchw(torch.from_numpy(np.stack(pictures)).to(device)) / 255
+def _batch(pictures: Tensor, device: torch.device) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W), 0 to 1."""
+    return nchw(pictures.to(device)) / 255
 
 
 def _save(
@@ -177,9 +176,9 @@ def held_out_psnr(
     crops, _ = spread_crops(held_out, HELD_OUT, SIZE)
     degraded, mended = [], []
     for crop in crops:
-        clean = _batch([crop], device)
-        for quality in QUALITIES:
-            picture = _batch([jpeg(crop, quality)], device)
+        of_all = np.stack([jpeg(crop, quality) for quality in (None, *QUALITIES)])
+        clean, *pictures = _batch(torch.from_numpy(of_all), device)[:, None]
+        for picture in pictures:
             degraded.append(_psnr(picture, clean))
             mended.append(_psnr(network(picture).clamp(0, 1), clean))
     return (mean(degraded), mean(mended)) if crops else None
@@ -217,38 +216,21 @@ def _parser() -> argparse.ArgumentParser:
         help=f"patches of {PATCH} pixels an iteration (default: %(default)s)",
     )
     add("--seed", type=seed, default=0, metavar="N", help="of the patches (default: %(default)s)")
-    add(
-        "--device",
-        default="auto",
-        choices=["auto", "cpu", "cuda"],
-        help="auto takes a GPU where there is one (default: %(default)s)",
-    )
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument(
-        "--resume", action="store_true", help="continue from the state beside --out"
-    )
-    existing.add_argument(
-        "--force", action="store_true", help="replace existing weights, or such a state"
-    )
+    add_device(parser)
+    add_existing(parser, "existing weights")
     return parser
 
 
 def _train(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
-    if out.suffix != ".safetensors":
-        raise UsageError(f"--out {out} must end in .safetensors")
-    state = out.with_suffix(".state")
-    check_writable(out, state)
-    if not (arguments.resume or arguments.force):
-        for path in filter(Path.exists, (out, state)):
-            raise OutputError(f"{path} exists; use --force to replace it, or another --out")
+    state = state_beside(out, resume=arguments.resume, force=arguments.force)
     images, held_out = split(list_images(arguments.images))
     settings = Settings(
         arguments.peer, arguments.iterations, arguments.batch, arguments.seed, len(images)
     )
     device = device_of(arguments.device)
     network = PEERS[settings.peer]()
-    with deferred_interruption() as interrupted:
+    with resumable(state), deferred_interruption() as interrupted:
         steps = train(
             network.restore,
             images,
@@ -256,14 +238,12 @@ def _train(arguments: argparse.Namespace) -> None:
             state,
             resume=arguments.resume,
             device=device,
-            workers=max(1, (os.cpu_count() or 2) - 1),
+            workers=DEFAULT_WORKERS,
             stop=interrupted,
         )
-        progress = _shown(steps, settings.iterations)
+        progress = shown(steps, settings.iterations, lambda p: {"loss": f"{p.loss:.5f}"})
     if progress.iteration < settings.iterations:
-        raise KeyboardInterrupt(
-            f"iteration {progress.iteration} is saved in {state}; continue with --resume"
-        )
+        raise saved(progress.iteration, state)
     write_whole(out, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
     state.unlink(missing_ok=True)
     print(printable(f"{out}  ({settings.peer} before {restored.CLASSIFIER})"))
@@ -271,18 +251,6 @@ def _train(arguments: argparse.Namespace) -> None:
         qualities = " ".join(map(str, QUALITIES))
         degraded, mended = (f"{value:.2f} dB" for value in psnr)
         print(f"held out, mean of QF {qualities}: PSNR degraded {degraded} -> restored {mended}")
-
-
-def _shown(steps: Iterator[Progress], iterations: int) -> Progress:
-    """Runs the training to its end, under a bar, and returns the last progress."""
-    often_s = 0.1 if sys.stderr.isatty() else 30.0
-    with tqdm(total=iterations, unit="it", mininterval=often_s) as bar:
-        for progress in steps:
-            for line in progress.said:
-                tqdm.write(f"note: left out: {printable(line)}", file=sys.stderr)
-            bar.update(progress.iteration - bar.n)
-            bar.set_postfix(loss=f"{progress.loss:.5f}", refresh=False)
-    return progress
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from afd_mobile import plotting
 from afd_mobile.degrade import QUALITIES
 from afd_mobile.learning_curve import Point, checked, draw, mean_removed, text_table
 
@@ -102,3 +103,14 @@ def test_the_picture_is_the_same_every_time_and_shows_every_curve() -> None:
     assert all(draw(other) != drawn for other in others)
     with Image.open(io.BytesIO(drawn)) as image:
         assert image.format == "PNG" and min(image.size) > 300
+
+
+@pytest.mark.parametrize(("curve", "panels"), [(CURVE, 2), ([earlier_point(3200)], 1)])
+def test_no_panel_is_empty(
+    curve: list[Point], panels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The KL of earlier versions is unknown."""
+    figures: list[Any] = []
+    monkeypatch.setattr(plotting, "png", figures.append)
+    draw({"mine": curve})
+    assert [axes.has_data() for axes in figures[0].axes] == [True] * panels
