@@ -22,6 +22,7 @@ from afd_mobile.dct import BLOCK
 from afd_mobile.errors import InputError
 from afd_mobile.fde_net import FdeNet, NoDriftMap
 from afd_mobile.fe_net import crop
+from afd_mobile.gate import BlockStatistics, Gate
 from afd_mobile.repconv import RepConv
 from afd_mobile.taps import KINDS
 
@@ -131,14 +132,12 @@ class Guide(NamedTuple):
     """What all places share, of N pictures.
 
     Attributes:
-        gate_logits: (N, 1, 1, 1), before the sigmoid.
-        gate: (N, 1, 1, 1), how far they have drifted, from 0 to 1: every correction's strength.
+        gate: (N, 1, 1, 1), whether they have drifted, from 0 to 1: every correction's strength.
         summary: (N, S, 1, 1), what their maps say as a whole.
         strength: gate * summary.
         maps: by stride, the drift map at that scale: (N, M, ceil(H / stride), ceil(W / stride)).
     """
 
-    gate_logits: Tensor
     gate: Tensor
     summary: Tensor
     strength: Tensor
@@ -245,10 +244,13 @@ def _correction(place: Place, summary: int) -> Scale | Residual | Pooled:
 class InsideModule(nn.Module):
     """Drift map, summary, gate, and the corrections of all places.
 
-    Picture -> DCT -> FDE-Net -> map -> summary = relu(1x1(mean(map))) -> gate = sigmoid(1x1), and
-    the map enriched by the summary, brought to the scale of every residual: from one stride to the
-    next by convolutions with a kernel as large as their stride, down or up, because they need no
-    padding and no delegate refuses them.
+    Picture -> DCT -> FDE-Net -> map -> summary = relu(1x1(mean(map))), and the map enriched by the
+    summary, brought to the scale of every residual: from one stride to the next by convolutions
+    with a kernel as large as their stride, down or up, because they need no padding and no delegate
+    refuses them.
+
+    The gate has features of its own. In training mode it is 1: corrections that it holds back learn
+    no care with pictures that have hardly drifted.
     """
 
     def __init__(self, config: InsideConfig) -> None:
@@ -261,7 +263,8 @@ class InsideModule(nn.Module):
         else:
             self.fde_net = FdeNet(config.fde_widths, config.drift_input)
         self.summary = nn.Conv2d(width, summary, 1)
-        self.gate = nn.Conv2d(summary, 1, 1)
+        self.statistics: nn.Module = BlockStatistics()
+        self.gate = Gate()
         self.corrections = nn.ModuleList(_correction(p, summary) for p in config.places)
         strides = {place.stride for place in config.places if place.kind == "residual"}
         self.context = nn.Conv2d(summary, width, 1) if strides else None
@@ -274,9 +277,13 @@ class InsideModule(nn.Module):
         """What the corrections need of a picture (N, 3, H, W), RGB 0 to 255."""
         drift_map = relu(self.fde_net(image))
         summary = relu(self.summary(drift_map.mean((2, 3), keepdim=True)))
-        logits = self.gate(summary)
-        gate = logits.sigmoid()
-        return Guide(logits, gate, summary, gate * summary, dict(self._maps(drift_map, summary)))
+        gate = image.new_ones(1, 1, 1, 1) if self.training else self.gate_logits(image).sigmoid()
+        return Guide(gate, summary, gate * summary, dict(self._maps(drift_map, summary)))
+
+    def gate_logits(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W), RGB 0 to 255 -> (N, 1, 1, 1), above 0 for pictures that have drifted."""
+        logits: Tensor = self.gate(self.statistics(image))
+        return logits
 
     def _maps(self, drift_map: Tensor, summary: Tensor) -> Iterator[tuple[int, Tensor]]:
         if self.context is None:
@@ -303,22 +310,22 @@ class InsideModule(nn.Module):
     def sharpen_gate(self, clean_logits: Tensor, compressed_logits: Tensor) -> None:
         """Steepens the gate, so that 95 % of clean pictures get less than LITTLE of corrections.
 
-        Logits are stretched about the median of the lightly compressed, which keep the strength
-        that they were trained at: gates below it close, those above it open, at most STEEPEST
-        times as fast as before. Where nothing is to be done, or clean and compressed are not told
-        apart, the gate stays as it is.
+        Logits are stretched about the one that 90 % of the lightly compressed exceed. So nine in
+        ten of those get no less than before. Where nothing is to be done, or clean and compressed
+        overlap by more, the gate stays as it is.
 
         Args:
             clean_logits, compressed_logits: (K,), of pictures without and with light compression.
         """
         wanted = math.log(LITTLE / (1 - LITTLE))
-        clean, middle = clean_logits.quantile(0.95), compressed_logits.median()
-        if not wanted < clean < middle:
+        clean, kept = clean_logits.quantile(0.95), compressed_logits.quantile(0.1)
+        if not wanted < clean < kept:
             return
-        steepness = ((middle - wanted) / (middle - clean)).clamp_max(STEEPEST)
-        assert self.gate.bias is not None
-        self.gate.weight.mul_(steepness)
-        self.gate.bias.sub_(middle).mul_(steepness).add_(middle)
+        steepness = ((kept - wanted) / (kept - clean)).clamp_max(STEEPEST)
+        logit = self.gate.logit
+        assert logit.bias is not None
+        logit.weight.mul_(steepness)
+        logit.bias.sub_(kept).mul_(steepness).add_(kept)
 
 
 AnyConfig = AfdConfig | InsideConfig

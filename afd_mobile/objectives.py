@@ -18,9 +18,11 @@ from afd_mobile.places import corrected, marked
 
 DEEP_WEIGHT = 2.0
 TAP_WEIGHT = 0.2
-GATE_WEIGHT = 1.0
-# The teacher's own KL divergence at which a picture counts as drifted by half.
-HALF_DRIFTED = 0.05
+# The drift of features at which a picture counts as drifted by half.
+HALF_DRIFTED = 0.02
+# Strong compression moves an answer twenty times as far as light compression does. A picture's
+# weight in the loss falls with its drift, from 1 / LIGHT on.
+LIGHT = 0.1
 LEAST_VARIANCE = 0.01
 
 
@@ -79,8 +81,9 @@ class Distill(Objective):
 class InsideDistill(nn.Module):
     """The clean picture's logits, and its last features at each resolution that is corrected.
 
-    The gate's target is the classifier's own disagreement between the two pictures, whatever was
-    done to them: KL / (KL + HALF_DRIFTED), from 0 to 1. It has its own weight in the loss.
+    Corrections are trained at full strength. The gate's target is the classifier's own disagreement
+    between the two pictures, whatever was done to them: drift / (drift + HALF_DRIFTED), from 0 to
+    1, with the drift of its features at the tap; 0 for every clean picture. Nothing else trains it.
     """
 
     def __init__(
@@ -96,21 +99,21 @@ class InsideDistill(nn.Module):
         self.corrected: nn.Module = corrected(self.tail, module)
 
     def forward(self, clean: Tensor, compressed: Tensor) -> Tensor:
+        both = torch.cat([clean, compressed])
         with torch.no_grad():
-            target = self.head(self.normalize(clean).to(self.dtype))
-            features = self.head(self.normalize(compressed).to(self.dtype))
-            both_logits, *both_deeper = self.tail(torch.cat([target, features]))
-            target_logits, direct_logits = both_logits.chunk(2)
-            target_deeper = [deep.chunk(2)[0] for deep in both_deeper]
-            drift = divergence(direct_logits, target_logits)
+            target, features = self.head(self.normalize(both).to(self.dtype)).chunk(2)
+            target_logits, *target_deeper = self.tail(target)
+            drift = _normalized_errors(features, target)
         with _autocast(compressed.device, self.dtype):
             guide = self.module(compressed)
             logits, *deeper = self.corrected(features, guide)
-        loss = divergence(logits, target_logits).mean() + _deep_loss(deeper, target_deeper)
+            gate_logits = self.module.gate_logits(both)
+        likeness = divergence(logits, target_logits) / (drift + LIGHT)
+        drifted = drift / (drift + HALF_DRIFTED)
         gate_loss = binary_cross_entropy_with_logits(
-            guide.gate_logits.float().flatten(), drift / (drift + HALF_DRIFTED)
+            gate_logits.float().flatten(), torch.cat([torch.zeros_like(drifted), drifted])
         )
-        return loss + GATE_WEIGHT * gate_loss
+        return likeness.mean() + _deep_loss(deeper, target_deeper) + gate_loss
 
 
 def observed(
@@ -166,17 +169,23 @@ def _deep_loss(deeper: list[Tensor], target: list[Tensor]) -> Tensor | float:
 
 
 def _normalized_mse(x: Tensor, target: Tensor) -> Tensor:
-    """Mean over channels of the squared error relative to the target channel's variance.
+    return _normalized_errors(x, target).mean()
+
+
+def _normalized_errors(x: Tensor, target: Tensor) -> Tensor:
+    """Each picture's squared error relative to the target channel's variance, a mean over channels.
 
     The features of one flat colour do not vary, which leaves nothing to be relative to. So the
     variances are raised together until their mean is LEAST_VARIANCE of the mean square; those of
     pictures are far above (measured: 0.33 of it and more). Of all-zero features it is the error.
+
+    Shapes: (N, C, h, w), (N, C, h, w) -> (N,).
     """
     x, target = x.float(), target.float()
-    error = (x - target).square().mean(dim=(0, 2, 3))
+    error = (x - target).square().mean(dim=(2, 3))
     mean = mean_over_ranks(target.mean(dim=(0, 2, 3)))
     mean_square = mean_over_ranks(target.square().mean(dim=(0, 2, 3)))
     variance = (mean_square - mean.square()).clamp_min(0)
     variance = variance + (LEAST_VARIANCE * mean_square.mean() - variance.mean()).clamp_min(0)
     scale = variance + 1e-3 * variance.mean()
-    return (error / scale.where(scale > 0, torch.ones_like(scale))).mean()
+    return (error / scale.where(scale > 0, torch.ones_like(scale))).mean(dim=1)

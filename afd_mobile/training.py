@@ -116,7 +116,7 @@ def _ema(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
 RECIPES = {
     # The paper's: Adam, 1e-4, 2e-5 after half; every crop compressed; features alone.
     "feature-mse": Recipe(_adam, 1e-4, lambda done: 1.0 if done < 0.5 else 0.2, PAPER, ema=0.0),
-    "distill": Recipe(_muon, 3e-3, _warm_up_and_cosine, FIELD, ema=0.999),
+    "distill": Recipe(_muon, 2e-3, _warm_up_and_cosine, FIELD, ema=0.999),
 }
 
 
@@ -306,7 +306,7 @@ def sharpen_gate(module: InsideModule, images: list[Path], size: int) -> None:
         for quality in (None, max(QUALITIES))
     )
     with torch.no_grad():
-        module.sharpen_gate(*(module(x).gate_logits.flatten() for x in (clean, compressed)))
+        module.sharpen_gate(*(module.gate_logits(x).flatten() for x in (clean, compressed)))
 
 
 def _curve_point(

@@ -11,6 +11,8 @@ from afd_mobile.artifacts import InputRange, Scope
 from afd_mobile.backbones import Backbone, Normalize
 from afd_mobile.corrections import AnyModule, InsideModule
 from afd_mobile.dct import DctFrontEnd
+from afd_mobile.fde_net import FdeNet
+from afd_mobile.gate import BlockStatistics
 from afd_mobile.places import corrected_logits, tail_with
 
 
@@ -38,7 +40,9 @@ class DeployedGraph(nn.Module):
             self.normalize = nn.Identity()
             if afd is not None:
                 self.afd = copy.deepcopy(afd)
-                self.afd.fde_net.dct = DctFrontEnd(backbone.mean, backbone.std)
+                for part in self.afd.modules():
+                    if isinstance(part, FdeNet | BlockStatistics):
+                        part.dct = DctFrontEnd(backbone.mean, backbone.std)
         self.input_size = backbone.input_size
         self.head = backbone.head
         self.tail: nn.Module = nn.Identity()

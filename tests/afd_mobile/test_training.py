@@ -483,7 +483,7 @@ def test_the_gate_is_sharpened_on_clean_pictures_and_qf_25(
     module, images = inside_module(mobilenet, "residual:features.13"), list_images(photos)
     pairs = [torch.cat([picture(image, quality) for image in images]) for quality in (None, 25)]
     expected = copy.deepcopy(module)
-    expected.sharpen_gate(*(module(pair).gate_logits.flatten() for pair in pairs))
+    expected.sharpen_gate(*(module.gate_logits(pair).flatten() for pair in pairs))
     training.sharpen_gate(module, images, 64)
     for key, value in module.state_dict().items():
         torch.testing.assert_close(value, expected.state_dict()[key])

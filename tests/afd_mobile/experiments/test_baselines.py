@@ -42,7 +42,7 @@ def test_fine_tuning_moves_every_weight_behind_the_tap_and_no_statistics(
 
 def guide_of(*gates: float) -> Guide:
     gate = torch.tensor(gates).reshape(-1, 1, 1, 1)
-    return Guide(gate, gate, gate, gate, {})
+    return Guide(gate, gate, gate, {})
 
 
 def test_the_gate_says_how_much_of_the_tuned_network_there_is() -> None:
@@ -68,9 +68,9 @@ def test_a_gated_classifier_is_mixed_picture_by_picture(
     """Untrained, and with a closed gate, it is the plain one."""
 
     def closed(_: Setup, tuned: FineTuned, *__: object) -> None:
-        assert tuned.guide.gate.bias is not None
+        assert tuned.guide.gate.logit.bias is not None
         with torch.no_grad():
-            tuned.guide.gate.bias.fill_(-1e9)
+            tuned.guide.gate.logit.bias.fill_(-1e9)
             next(tuned.tail.parameters()).add_(1.0)
         tuned.eval()
 
