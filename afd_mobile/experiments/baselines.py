@@ -31,7 +31,7 @@ FromPictures = Callable[[NDArray[np.uint8]], Tensor]
 
 FINE_TUNING_RATE = 2e-4
 # The gate starts from nothing, and learns at the rate of the corrections' own.
-GATE_FACTOR = 15.0
+GATE_FACTOR = 10.0
 
 
 class FineTuned(nn.Module):
