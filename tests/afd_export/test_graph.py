@@ -149,15 +149,17 @@ def test_a_graph_with_several_places_fused_and_as_onnx(
 
 
 def test_the_module_alone_is_what_the_classifier_costs_more(backbone: Backbone) -> None:
-    """A 64x64 picture; by hand, fused: the map 64 x (192 x 12 + 12 x 8), the summary, gate and
-    context 8 x 6 + 6 + 6 x 8, a scale 6 x 16, the map at strides 4 and 2 by transposed
-    convolutions 64 x 64 x 4 and 256 x 64 x 4, residuals 10 x 8 x C x positions, the pooled."""
+    """A 64x64 picture; by hand, fused: the map 64 x (192 x 12 + 12 x 8), the summary and
+    context 8 x 6 + 6 x 8, the gate's filters on a quarter of the blocks, a scale 6 x 16, the map
+    at strides 4 and 2 by transposed convolutions 64 x 64 x 4 and 256 x 64 x 4, residuals
+    10 x 8 x C x positions, the pooled."""
     afd = inside_module(backbone, *PLACES)
     trained = DeployedGraph(backbone, afd, InputRange.RGB255, Scope.CLASSIFIER)
     source = ExportSource("tiny", backbone, afd, None, None, "", [])
     cost = _costs(source, trained, fold_normalization(fuse(trained)))["afd"]["deployed"]
     by_hand = (
-        64 * (192 * 12 + 12 * 8) + (8 * 6 + 6 + 6 * 8) + 6 * 16
+        64 * (192 * 12 + 12 * 8) + (8 * 6 + 6 * 8) + 6 * 16
+        + 64 // 4 * 192 * 76 + 76 * 48 + 48
         + 64 * 64 * 4 + 256 * 64 * 4
         + 10 * 8 * (16 * 32**2 + 32 * 16**2)
         + (32 + 6) * 128 + 128 * 32
