@@ -37,6 +37,8 @@ from afd_mobile.resources import models_dir
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Where weights come from that nobody typed.
+AUTOMATIC = ("bundled", "published", "factory")
 
 # The default tap comes first. D1 to D4 are the paper's (section IV-C1).
 NAMED_TAPS: Mapping[str, Mapping[str, str]] = {

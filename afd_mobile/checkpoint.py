@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from afd_mobile import baseline
 from afd_mobile.afd_module import AfdConfig
+from afd_mobile.classifier_record import ClassifierRecord
 from afd_mobile.corrections import AnyConfig, AnyModule, InsideConfig, module_of
 from afd_mobile.errors import InputError
 from afd_mobile.files import write_whole
@@ -42,12 +43,14 @@ class Checkpoint:
         backbone, tap: the classifier and the node that its features are taken from; None in
             checkpoints that do not record them.
         training: how it was trained, as recorded by `afd-train`.
+        classifier: what `classifier_record` remembers of it; None in checkpoints from before.
     """
 
     module: AnyModule
     backbone: str | None
     tap: str | None
     training: Mapping[str, Any]
+    classifier: ClassifierRecord | None = None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -60,6 +63,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "tap": json.dumps(checkpoint.tap),
         "training": json.dumps(dict(checkpoint.training)),
     }
+    if checkpoint.classifier is not None:
+        metadata["classifier"] = json.dumps(dataclasses.asdict(checkpoint.classifier))
     state = {k: v.detach().cpu().contiguous() for k, v in checkpoint.module.state_dict().items()}
     write_whole(path, _in_order(save(state, metadata)))
 
@@ -127,7 +132,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         training=_parsed(
             path, "training", lambda: dict(json.loads(metadata.get("training", "{}")))
         ),
+        classifier=_parsed(path, "classifier", lambda: _record(metadata.get("classifier"))),
     )
+
+
+def _record(encoded: str | None) -> ClassifierRecord | None:
+    return None if encoded is None else ClassifierRecord.from_dict(json.loads(encoded))
 
 
 def _text(encoded: str) -> str | None:

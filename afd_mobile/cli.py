@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,13 +144,20 @@ def _train_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_factory(parser: argparse.ArgumentParser) -> None:
+def _add_classifier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         type=typed_backbone,
         metavar="PACKAGE.MODULE:FACTORY",
         help="the classifier's own code, where the checkpoint or export names a factory: it is "
         "run only if you type it here",
+    )
+    parser.add_argument(
+        "--backbone-weights",
+        default="auto",
+        metavar="auto|PATH",
+        help="the classifier's, for a checkpoint that was trained on other weights than those that "
+        "come with the project (default: %(default)s)",
     )
 
 
@@ -165,6 +172,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from afd_mobile import distributed, training
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+    from afd_mobile.fit import record_of
     from afd_mobile.picture_files import list_images, split
 
     images = list_images(arguments.images)
@@ -219,7 +227,10 @@ def _train(arguments: argparse.Namespace) -> None:
             "init": init and init.stem,
             "curve": progress.curve,
         }
-        save_checkpoint(out, Checkpoint(module, backbone.name, backbone.tap, record))
+        trained = Checkpoint(
+            module, backbone.name, backbone.tap, record, record_of(backbone, module)
+        )
+        save_checkpoint(out, trained)
         state.unlink(missing_ok=True)
     broken = f", {progress.unreadable} of them unreadable" if progress.unreadable else ""
     made = f"trained for {backbone.name} at {backbone.tap}, {len(images)} pictures{broken}"
@@ -319,7 +330,7 @@ def _eval_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="checkpoint (file or shipped name), export folder, or a .tflite or .onnx in one",
     )
-    _add_factory(parser)
+    _add_classifier(parser)
     add(
         "--against",
         default="direct",
@@ -425,11 +436,14 @@ def _eval(arguments: argparse.Namespace) -> None:
     )
     device = distributed.device_of(arguments.device)
     with distributed.ranks(device):
-        model = open_predictor(arguments.model, device, arguments.backbone)
+        asked = (device, arguments.backbone, arguments.backbone_weights)
+        model = open_predictor(arguments.model, *asked)
         if arguments.against == "direct":
             reference = plain_predictor(model, device)
         else:
-            reference = open_predictor(arguments.against, device, arguments.backbone)
+            reference = open_predictor(arguments.against, *asked)
+        if distributed.rank() == 0:
+            _say_notices([*model.notices, *reference.notices])
         if len(names) != model.classes:
             raise InputError(
                 f"{source} names {len(names)} classes, but {model.name} has {model.classes}; give "
@@ -471,6 +485,11 @@ def _eval(arguments: argparse.Namespace) -> None:
 def _write(path: Path, content: bytes) -> None:
     write_whole(path, content)
     print(f"  {printable(str(path))}")
+
+
+def _say_notices(notices: Iterable[str]) -> None:
+    for notice in notices:
+        print(f"note: {printable(notice)}", file=sys.stderr)
 
 
 def _say_left_out(unreadable: list[str]) -> None:
@@ -576,7 +595,7 @@ def _drift_parser() -> argparse.ArgumentParser:
         metavar="NAME|PATH",
         help="(default: %(default)s)",
     )
-    _add_factory(parser)
+    _add_classifier(parser)
     parser.add_argument(
         "--tap",
         metavar="NODE",
@@ -604,6 +623,7 @@ def _drift(arguments: argparse.Namespace) -> None:
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
     from afd_mobile.corrections import InsideModule
+    from afd_mobile.fit import notices_of_fit
     from afd_mobile.picture_files import evenly, list_images, read_image
 
     images = evenly(list_images(arguments.images), arguments.limit)
@@ -612,7 +632,10 @@ def _drift(arguments: argparse.Namespace) -> None:
     if checkpoint.backbone is None:
         raise InputError(f"checkpoint {path} does not say for which classifier it is")
     name = recorded_backbone(checkpoint.backbone, arguments.backbone, what=f"checkpoint {path}")
-    backbone = load_backbone(name, tap=arguments.tap or checkpoint.tap)
+    weights = arguments.backbone_weights
+    backbone = load_backbone(name, tap=arguments.tap or checkpoint.tap, weights=weights)
+    if backbone.tap == checkpoint.tap:
+        _say_notices(notices_of_fit(checkpoint, backbone, path))
     module = checkpoint.module if backbone.tap == checkpoint.tap else None
     node = places.observed_place(module).node if isinstance(module, InsideModule) else backbone.tap
     out: Path = arguments.out

@@ -160,10 +160,9 @@ def check_places(backbone: Backbone, places: Sequence[Place], what: str) -> None
     Raises:
         InputError: a node that is missing, or gives something else.
     """
-    outputs = node_outputs(marked(backbone.tail, places), _blank_features(backbone))
-    by_target = {str(node.target): tensor for node, tensor in outputs.items()}
-    for number, place in enumerate(places):
-        shape = tuple(by_target[_mark(number)].shape)
+    outputs = place_outputs(backbone.tail, places, _blank_features(backbone))
+    for place, output in zip(places, outputs, strict=True):
+        shape = tuple(output.shape)
         stride = stride_of(shape, backbone.input_size)
         if (place.channels, place.stride) != (shape[1], stride):
             raise InputError(
@@ -171,6 +170,13 @@ def check_places(backbone: Backbone, places: Sequence[Place], what: str) -> None
                 f"at {place.node}, but {backbone.name} has {shape[1]}, {stride} there; choose "
                 "another checkpoint or classifier"
             )
+
+
+def place_outputs(tail: fx.GraphModule, places: Sequence[Place], features: Tensor) -> list[Tensor]:
+    """What the plain tail makes of the features, at every place."""
+    outputs = node_outputs(marked(tail, places), features)
+    by_target = {str(node.target): tensor for node, tensor in outputs.items()}
+    return [by_target[_mark(number)] for number in range(len(places))]
 
 
 def _mark(number: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from afd_mobile.checkpoint import find_checkpoint, load_checkpoint, shipped_name
 from afd_mobile.corrections import AnyModule
 from afd_mobile.errors import InputError
 from afd_mobile.files import nearest_path
+from afd_mobile.fit import notices_of_fit
 from afd_mobile.fusion import fuse
 from afd_mobile.litert import LiteRtModel, check_model
 
@@ -47,6 +48,7 @@ class Predictor:
     corrects: whether an AFD-Module is inside.
     weights_sha256: of the classifier's weights as they were exported; None where none are recorded.
     backbone: the classifier that is inside, for the comparison without correction.
+    notices: what a person must know about whether module and classifier belong together.
     """
 
     name: str
@@ -57,10 +59,14 @@ class Predictor:
     weights_sha256: str | None
     logits: Callable[[NDArray[np.uint8]], Logits]
     backbone: Callable[[], Backbone]
+    notices: Sequence[str] = ()
 
 
 def open_predictor(
-    target: str, device: torch.device, typed: BackboneName | None = None
+    target: str,
+    device: torch.device,
+    typed: BackboneName | None = None,
+    weights: str = "auto",
 ) -> Predictor:
     """A checkpoint (a file, or a shipped one's name), an export folder, or a model file in one.
 
@@ -70,6 +76,7 @@ def open_predictor(
     Args:
         typed: the classifier that the person typed; a factory that the target names is run only
             if it is this one.
+        weights: the classifier's, for a checkpoint; an export holds its own.
 
     Raises:
         InputError: nothing of the kind, or not said what it is fed with.
@@ -93,7 +100,8 @@ def open_predictor(
             "afd-export --backbone NAME and give the folder"
         )
     name = recorded_backbone(loaded.backbone, typed, what=f"checkpoint {checkpoint}")
-    backbone = load_backbone(name, tap=loaded.tap)
+    backbone = load_backbone(name, tap=loaded.tap, weights=weights)
+    notices = notices_of_fit(loaded, backbone, checkpoint)
     return Predictor(
         checkpoint.stem,
         sha256(checkpoint),
@@ -103,6 +111,7 @@ def open_predictor(
         None,
         _torch_logits(backbone, fuse(loaded.module), device),
         lambda: backbone,
+        notices,
     )
 
 

@@ -16,6 +16,7 @@ from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from afd_mobile.corrections import AnyModule, InsideConfig, InsideModule, module_of
 from afd_mobile.errors import InputError, UsageError
+from afd_mobile.fit import notices_of_fit
 from afd_mobile.places import check_places, preset_config
 from afd_mobile.taps import Taps, preset_taps, single_tap
 
@@ -71,6 +72,7 @@ def find_source(request: ExportRequest) -> ExportSource:
                 f"checkpoint {path} is an ablation (--drift-input {afd.config.drift_input}), not "
                 "for phones; measure it with afd-eval, or train with --drift-input dct"
             )
+        notices += notices_of_fit(checkpoint, backbone, path)
         name = _plain(path.stem)
     elif request.checkpoint == RANDOM_CHECKPOINT:
         torch.manual_seed(request.seed)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from afd_export.pipeline import ExportRequest
 from afd_export.source import find_source
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.artifacts import Scope
 from afd_mobile.backbone_names import Factory
-from afd_mobile.backbones import Backbone
+from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from afd_mobile.corrections import InsideModule
 from afd_mobile.errors import InputError, UsageError
+from afd_mobile.fit import record_of
 from tests.afd_export.conftest import PLACES
 from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.single_tap import single_tap_config
@@ -123,3 +126,25 @@ def test_without_taps_the_rule_chooses(make_request: Callable[..., ExportRequest
     assert isinstance(source.afd, InsideModule)
     assert source.backbone.tap == "act3"
     assert [p.kind for p in source.afd.config.places] == ["pooled"]
+
+
+def test_a_module_is_not_exported_with_another_classifier_than_its_own(
+    tmp_path: Path, make_request: Callable[..., ExportRequest]
+) -> None:
+    """Its weights forgotten, the stock one would be published under its name."""
+    backbone = load_backbone(Factory("tinynet:make"), tap="act1", input_size=64)
+    module = inside_module(backbone, "scale:act2")
+    path, weights = tmp_path / "mine.safetensors", tmp_path / "my10.pth"
+    tinynet = importlib.import_module("tinynet")
+    state = tinynet.make().state_dict()
+    torch.save(state | {"classes.bias": state["classes.bias"] + 3}, weights)
+    own = load_backbone(Factory("tinynet:make"), tap="act1", input_size=64, weights=str(weights))
+    save_checkpoint(path, Checkpoint(module, "tinynet:make", "act1", {}, record_of(own, module)))
+    forgotten = make_request(checkpoint=str(path), taps=(), backbone_weights="auto")
+    with pytest.raises(InputError, match=r"give --backbone-weights my10\.pth"):
+        find_source(forgotten)
+    given = dataclasses.replace(forgotten, backbone_weights=str(weights))
+    assert find_source(given).notices == []
+    smaller = dataclasses.replace(given, input_size=32)
+    (notice,) = find_source(smaller).notices
+    assert notice.endswith("at input size 64; at input size 32 it may correct nothing")
