@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from afd_mobile.backbone_names import BackboneName, Factory
-from afd_mobile.checkpoint import load_strictly, read_state_dict
+from afd_mobile.checkpoint import CONFIGS
 from afd_mobile.corrections import AnyModule
 from afd_mobile.datasets import nchw
 from afd_mobile.dct import BLOCK
@@ -34,6 +34,8 @@ from afd_mobile.places import (
     tail_with,
 )
 from afd_mobile.resources import models_dir
+from afd_mobile.weights import Weights, find_weights, load_strictly
+from afd_mobile.weights_file import read_weights_file
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -80,6 +82,7 @@ class Backbone:
         stride: picture pixels per position of the features.
         activation: what was applied last before the tap: identity, relu or relu6.
         weights: where they come from, for people; `trained` is false for random ones.
+        notices: what a person must know about them.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Backbone:
     activation: str
     weights: str
     trained: bool
+    notices: tuple[str, ...]
 
     def weights_sha256(self) -> str:
         """Over all weights and buffers of both parts, by name."""
@@ -140,11 +144,14 @@ def load_backbone(
     torch.manual_seed(seed)
     model = source.build(None)
     trained, origin = weights != "random", "random"
+    notices: tuple[str, ...] = ()
     if trained:
-        state, origin, source = _find_weights(source, weights)
-        if state is not None:
-            model = source.build(_classes_in(model, state, origin))
-            load_strictly(model, state, what=f"weights {origin} for backbone {name}")
+        found, origin, source = _find_weights(source, model, weights)
+        if found is not None:
+            what = _described(name, origin)
+            model = _with_classes_of(found.state, source, model, what)
+            load_strictly(model, found.state, what=what)
+            notices = (found.notice,) if found.notice else ()
     model = _without_in_place(model.eval().requires_grad_(False))
     size = input_size or source.input_size
     if size % BLOCK:
@@ -188,6 +195,7 @@ def load_backbone(
         activation=activation,
         weights=origin,
         trained=trained,
+        notices=notices,
     )
 
 
@@ -305,11 +313,23 @@ def _num_classes(classes: int | None) -> dict[str, int]:
     return {} if classes is None else {"num_classes": classes}
 
 
-def _classes_in(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> int:
+def _with_classes_of(
+    state: Mapping[str, Tensor], source: _Source, model: nn.Module, what: str
+) -> nn.Module:
+    """The network with as many classes as the weights have.
+
+    A factory builds one number of them; that only the last layer differs is worth its own words.
+    """
     last = [key for key in model.state_dict() if key.endswith(".weight")][-1]
-    if last not in state:
-        raise InputError(f"weights {origin} have no entry {last}; they are another network's")
-    return state[last].shape[0]
+    classes = state[last].shape[0]
+    model = source.build(classes)
+    wanted, given = model.state_dict()[last].shape, state[last].shape
+    if wanted[1:] == given[1:] and wanted != given:
+        raise InputError(
+            f"{what} are of {classes} classes, but it is built with {wanted[0]}: {last} has shape "
+            f"{tuple(given)}, expected {tuple(wanted)}; build it with {classes}"
+        )
+    return model
 
 
 # --- weights ------------------------------------------------------------------------------------
@@ -319,24 +339,39 @@ def bundled_weights(name: str) -> Path:
     return models_dir() / "backbones" / f"{name}.safetensors"
 
 
-def _find_weights(source: _Source, weights: str) -> tuple[dict[str, Tensor] | None, str, _Source]:
-    """State dict, origin, and the source with the record of these weights.
+def _described(name: str, origin: str) -> str:
+    return f"weights {origin} for backbone {name}"
 
-    The state dict is None where a person's own factory has loaded its weights itself.
+
+def _find_weights(
+    source: _Source, model: nn.Module, weights: str
+) -> tuple[Weights | None, str, _Source]:
+    """Weights for the model, origin, and the source with the record of these weights.
+
+    They are None where a person's own factory has loaded its weights itself.
     """
+
+    def read(path: Path, origin: str) -> Weights:
+        file = read_weights_file(path)
+        if file.metadata.get("format") in CONFIGS:
+            raise InputError(
+                f"{path} is an AFD checkpoint, not a classifier's weights: it goes to --checkpoint"
+            )
+        return find_weights(file, model, _described(source.name, origin))
+
     if weights != "auto":
-        return read_state_dict(Path(weights)), weights, source
+        return read(Path(weights), weights), weights, source
     bundled = bundled_weights(source.name)
     if bundled.is_file():
-        return read_state_dict(bundled), "bundled", _with_own_record(source, bundled)
+        return read(bundled, "bundled"), "bundled", _with_own_record(source, bundled)
     folder = os.environ.get("AFD_WEIGHTS_DIR")
     own = Path(folder) / f"{source.name}.pth" if folder else None
     if own and own.is_file():
-        return read_state_dict(own), str(own), source
+        return read(own, str(own)), str(own), source
     if source.download is None:
         return None, "factory", source
     try:
-        return source.download(), "published", source
+        return Weights(source.download(), None), "published", source
     except Exception as error:  # whatever the hub's client raises
         raise InputError(
             f"no weights for backbone {source.name}: none come with this project, "

@@ -26,6 +26,18 @@ _BRANCHES = {
     "conv3.1": "branch_3x3_1x1.1",
     "conv1_1": "branch_1x1",
 }
+_FE_NAMES = {
+    f"fdm.{block}.{theirs}.{kind}": f"fe_net.{block}.{ours}.{kind}"
+    for block in _BLOCKS
+    for theirs, ours in _BRANCHES.items()
+    for kind in ("weight", "bias")
+} | {"fdm.relu.weight": "fe_net.prelu.weight"}
+# Of every entry in their layout.
+NAMES = {
+    *_FE_NAMES,
+    *("reverse.weight", "reverse.bias", "rgb2ycbcr.weight", "rgb2ycbcr.bias", "dct_conv.weight"),
+    *(f"guide.{i}.{kind}" for i in (0, 2, 5) for kind in ("weight", "bias")),
+}
 
 
 class BaselineRepConv(RepConv):
@@ -143,30 +155,14 @@ def from_published_layout(
     Raises:
         InputError: an entry is missing or has another shape than the layout says.
     """
-    fe_keys = {
-        f"fdm.{block}.{theirs}.{kind}": f"fe_net.{block}.{ours}.{kind}"
-        for block in _BLOCKS
-        for theirs, ours in _BRANCHES.items()
-        for kind in ("weight", "bias")
-    }
-    fe_keys["fdm.relu.weight"] = "fe_net.prelu.weight"
-    front = (
-        "reverse.weight",
-        "reverse.bias",
-        "rgb2ycbcr.weight",
-        "rgb2ycbcr.bias",
-        "dct_conv.weight",
-    )
-    guide = [f"guide.{i}.{kind}" for i in (0, 2, 5) for kind in ("weight", "bias")]
-    expected = {*fe_keys, *front, *guide}
-    if set(published) != expected:
-        missing, unexpected = sorted(expected - set(published)), sorted(set(published) - expected)
+    if set(published) != NAMES:
+        missing, unexpected = sorted(NAMES - set(published)), sorted(set(published) - NAMES)
         raise InputError(
             "this is the authors' published key layout, but of another network: "
             f"missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}"
         )
     _check_shapes(published)
-    state = {ours: published[theirs] for theirs, ours in fe_keys.items()}
+    state = {ours: published[theirs] for theirs, ours in _FE_NAMES.items()}
     first_weight, first_bias = _rebased_first_stage(published)
     state["fde_net.stages.0.weight"], state["fde_net.stages.0.bias"] = first_weight, first_bias
     for theirs_index, ours_index in ((2, 2), (5, 4)):

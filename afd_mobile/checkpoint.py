@@ -1,20 +1,16 @@
-"""Reading and writing weights: AFD checkpoints (safetensors with the config) and state dicts."""
+"""Reading and writing AFD checkpoints: safetensors with the configuration."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
 
 from afd_mobile import baseline
 from afd_mobile.afd_module import AfdConfig
@@ -23,6 +19,8 @@ from afd_mobile.corrections import AnyConfig, AnyModule, InsideConfig, module_of
 from afd_mobile.errors import InputError
 from afd_mobile.files import write_whole
 from afd_mobile.resources import models_dir
+from afd_mobile.weights import check_entries, load_strictly, most_of
+from afd_mobile.weights_file import WeightsFile, read_weights_file
 
 # One tap, and several places inside the classifier.
 FORMAT = "afd-mobile/1"
@@ -107,22 +105,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         InputError: unreadable, not an AFD checkpoint, or not matching its own configuration.
     """
-    state = read_state_dict(path)
-    metadata = _metadata(path)
-    if baseline.is_published_layout(list(state)):
-        channels, fe_widths, fde_widths, state = baseline.from_published_layout(state)
-        config: AnyConfig = AfdConfig("baseline", channels, 2, "relu", fe_widths, fde_widths)
-        metadata = {}
-    elif metadata.get("format") in CONFIGS:
-        config = _parsed(path, "configuration", lambda: _config(metadata))
+    file = read_weights_file(path)
+    metadata = file.metadata
+    if metadata.get("format") in CONFIGS:
+        state = file.states[""]
+        config: AnyConfig = _parsed(path, "configuration", lambda: _config(metadata))
     else:
-        raise InputError(
-            f"{path} is no AFD checkpoint (no metadata of {' or '.join(map(str, CONFIGS))}, nor "
-            "the authors' key layout); make one with afd-train"
-        )
+        state = most_of(file, baseline.NAMES)
+        if not baseline.is_published_layout(list(state)):
+            raise InputError(_no_checkpoint(file))
+        channels, fe_widths, fde_widths, state = baseline.from_published_layout(state)
+        config = AfdConfig("baseline", channels, 2, "relu", fe_widths, fde_widths)
+        metadata = {}
     what = f"checkpoint {path}"
     with torch.device("meta"):  # shapes alone: what the file does not hold is not allocated
-        _check_entries(module_of(config), state, what)
+        check_entries(module_of(config), state, what)
     module = module_of(config)
     load_strictly(module, state, what=what)
     return Checkpoint(
@@ -138,6 +135,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _record(encoded: str | None) -> ClassifierRecord | None:
     return None if encoded is None else ClassifierRecord.from_dict(json.loads(encoded))
+
+
+def _no_checkpoint(file: WeightsFile) -> str:
+    entries = file.largest()
+    return (
+        f"{file.path} is no AFD checkpoint: looked for metadata of "
+        f"{' or '.join(map(str, CONFIGS))} or the authors' key layout, found {len(entries)} other "
+        f"entries, such as {entries[0]}; a classifier's weights go to afd-export or afd-train as "
+        "--backbone-weights, and afd-train makes checkpoints"
+    )
 
 
 def _text(encoded: str) -> str | None:
@@ -156,72 +163,3 @@ def _parsed(path: Path, what: str, parse: Callable[[], T]) -> T:
         return parse()
     except (InputError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(f"{path}: broken {what} in the metadata: {error}") from error
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A flat state dict from a safetensors or .pth file; never unpickles anything but tensors.
-
-    The wrappers that training scripts put around it (`state_dict`, `model`, `module.`) come off.
-    """
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle's protocol
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path} is corrupt, or holds more than weights and was not unpickled; "
-            "save the state_dict alone"
-        ) from error
-    except Exception as error:  # a corrupt file raises whatever the readers stumble over
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} cannot be read ({reason}); is it truncated?") from error
-    while isinstance(content, dict) and not _is_flat(content):
-        inner = content.get("state_dict", content.get("model"))
-        if not isinstance(inner, dict):
-            raise InputError(f"{path} holds no state dict of tensors")
-        content = inner
-    if not isinstance(content, dict) or not content or not all(isinstance(k, str) for k in content):
-        raise InputError(f"{path} holds no state dict of tensors")
-    return {key.removeprefix("module."): value for key, value in content.items()}
-
-
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
-    """Loads `state`; everything missing, unexpected or wrongly shaped is listed in one error."""
-    _check_entries(module, state, what)
-    not_finite = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
-    if not_finite:
-        raise InputError(f"{what} hold NaN or infinity in {', '.join(not_finite)}")
-    module.load_state_dict(dict(state), strict=False)
-
-
-def _check_entries(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    own = module.state_dict()
-    # Counters that only training uses, and which some publishers leave out.
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    problems = [
-        *(f"missing {k}" for k in missing),
-        *(f"unexpected {k}" for k in state if k not in own),
-        *(
-            f"{k} has shape {tuple(v.shape)}, expected {tuple(own[k].shape)}"
-            for k, v in state.items()
-            if k in own and v.shape != own[k].shape
-        ),
-    ]
-    if problems:
-        raise InputError(f"{what} do not fit ({len(problems)} entries): {'; '.join(problems)}")
-
-
-def _is_flat(content: Mapping[Any, Any]) -> bool:
-    return all(isinstance(v, Tensor) for v in content.values())
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    if path.suffix != ".safetensors":
-        return {}
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})

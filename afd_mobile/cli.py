@@ -184,11 +184,9 @@ def _train(arguments: argparse.Namespace) -> None:
         weights=arguments.backbone_weights,
         seed=arguments.seed,
     )
+    _say(backbone.notices)
     if not backbone.trained:
-        print(
-            "note: the classifier has random weights: there is nothing to learn from it",
-            file=sys.stderr,
-        )
+        _say(["the classifier has random weights: there is nothing to learn from it"])
     torch.manual_seed(arguments.seed)
     init = None if arguments.init is None else find_checkpoint(arguments.init)
     module = _new_module(backbone, taps, arguments.drift_input, init)
@@ -442,8 +440,6 @@ def _eval(arguments: argparse.Namespace) -> None:
             reference = plain_predictor(model, device)
         else:
             reference = open_predictor(arguments.against, *asked)
-        if distributed.rank() == 0:
-            _say_notices([*model.notices, *reference.notices])
         if len(names) != model.classes:
             raise InputError(
                 f"{source} names {len(names)} classes, but {model.name} has {model.classes}; give "
@@ -473,6 +469,7 @@ def _eval(arguments: argparse.Namespace) -> None:
         reference=reference.name,
         suite=suite.name,
     )
+    _say(dict.fromkeys([*model.notices, *reference.notices]))
     print(printable(f"{model.name} against {reference.name}"))
     print("\n".join(accuracy_report.text_table(report)))
     _say_left_out(list(outcomes.unreadable.values()))
@@ -487,17 +484,15 @@ def _write(path: Path, content: bytes) -> None:
     print(f"  {printable(str(path))}")
 
 
-def _say_notices(notices: Iterable[str]) -> None:
-    for notice in notices:
-        print(f"note: {printable(notice)}", file=sys.stderr)
+def _say(notices: Iterable[str]) -> None:
+    for line in notices:
+        print(printable(f"note: {line}"), file=sys.stderr)
 
 
 def _say_left_out(unreadable: list[str]) -> None:
     """Five of them; --json names the others."""
-    for line in unreadable[:_SHOWN]:
-        print(f"note: left out: {printable(line)}", file=sys.stderr)
-    if len(unreadable) > _SHOWN:
-        print(f"note: left out: {len(unreadable) - _SHOWN} more", file=sys.stderr)
+    more = [f"{len(unreadable) - _SHOWN} more"] * (len(unreadable) > _SHOWN)
+    _say(f"left out: {line}" for line in [*unreadable[:_SHOWN], *more])
 
 
 def _class_names(labels: Path | None) -> tuple[list[str], str]:
@@ -634,8 +629,9 @@ def _drift(arguments: argparse.Namespace) -> None:
     name = recorded_backbone(checkpoint.backbone, arguments.backbone, what=f"checkpoint {path}")
     weights = arguments.backbone_weights
     backbone = load_backbone(name, tap=arguments.tap or checkpoint.tap, weights=weights)
+    _say(backbone.notices)
     if backbone.tap == checkpoint.tap:
-        _say_notices(notices_of_fit(checkpoint, backbone, path))
+        _say(notices_of_fit(checkpoint, backbone, path))
     module = checkpoint.module if backbone.tap == checkpoint.tap else None
     node = places.observed_place(module).node if isinstance(module, InsideModule) else backbone.tap
     out: Path = arguments.out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Predictor:
     corrects: whether an AFD-Module is inside.
     weights_sha256: of the classifier's weights as they were exported; None where none are recorded.
     backbone: the classifier that is inside, for the comparison without correction.
-    notices: what a person must know about whether module and classifier belong together.
+    notices: what a person must know about its weights, and whether module and classifier fit.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Predictor:
     weights_sha256: str | None
     logits: Callable[[NDArray[np.uint8]], Logits]
     backbone: Callable[[], Backbone]
-    notices: Sequence[str] = ()
+    notices: tuple[str, ...] = ()
 
 
 def open_predictor(
@@ -111,7 +111,7 @@ def open_predictor(
         None,
         _torch_logits(backbone, fuse(loaded.module), device),
         lambda: backbone,
-        notices,
+        (*backbone.notices, *notices),
     )
 
 
@@ -132,9 +132,17 @@ def plain_predictor(of: Predictor, device: torch.device) -> Predictor:
     """The same classifier without correction."""
     backbone = of.backbone()
     logits = _torch_logits(backbone, None, device)
-    size, classes = backbone.input_size, backbone.classes
-    weights = of.weights_sha256
-    return Predictor(backbone.name, None, size, classes, False, weights, logits, lambda: backbone)
+    return Predictor(
+        backbone.name,
+        None,
+        backbone.input_size,
+        backbone.classes,
+        False,
+        of.weights_sha256,
+        logits,
+        lambda: backbone,
+        backbone.notices,
+    )
 
 
 def recovers(model: Predictor, reference: Predictor) -> bool:
@@ -224,6 +232,7 @@ def _exported(path: Path, typed: BackboneName | None) -> Predictor:
         weights,
         logits,
         lambda: _recorded_backbone(path, manifest, typed),
+        (),
     )
 
 

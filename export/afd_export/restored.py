@@ -13,7 +13,8 @@ from torchvision.models import mobilenet_v2
 
 from afd_export import peers
 from afd_mobile.backbones import IMAGENET_MEAN, IMAGENET_STD, Normalize, bundled_weights
-from afd_mobile.checkpoint import load_strictly, read_state_dict
+from afd_mobile.weights import load_strictly
+from afd_mobile.weights_file import read_weights_file
 
 CLASSIFIER = "mobilenet_v2"
 
@@ -56,7 +57,7 @@ class RestoredClassifier(nn.Module):
         self.restore = peer.get_submodule("restore")
         self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
         self.classify = mobilenet_v2()
-        weights = read_state_dict(bundled_weights(CLASSIFIER))
+        weights = read_weights_file(bundled_weights(CLASSIFIER)).states[""]
         load_strictly(self.classify, weights, what=f"weights of {CLASSIFIER}")
         self.eval()
 

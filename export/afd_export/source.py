@@ -60,7 +60,7 @@ def find_source(request: ExportRequest) -> ExportSource:
     taps = _taps(request, checkpoint, path)
     backbone = _backbone(request, taps, checkpoint, path)
     afd: AnyModule | None = None
-    notices = []
+    notices = list(backbone.notices)
     if checkpoint is not None and path is not None:
         afd = checkpoint.module
         if isinstance(afd.config, InsideConfig):

@@ -2,16 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import pickle
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from afd_mobile.afd_module import MAX_CHANNELS, AfdConfig, AfdModule
@@ -21,8 +17,6 @@ from afd_mobile.checkpoint import (
     Checkpoint,
     find_checkpoint,
     load_checkpoint,
-    load_strictly,
-    read_state_dict,
     save_checkpoint,
 )
 from afd_mobile.corrections import InsideConfig, InsideModule, Place
@@ -48,7 +42,7 @@ def with_metadata(path: Path, **changes: str) -> None:
     """Rewrites the checkpoint's metadata."""
     with safe_open(path, framework="pt") as file:
         metadata: dict[str, str] = dict(file.metadata())
-    save_file(read_state_dict(path), path, {**metadata, **changes})
+    save_file(load_file(path), path, {**metadata, **changes})
 
 
 def with_state(path: Path, state: dict[str, Tensor]) -> None:
@@ -133,107 +127,35 @@ def test_a_configuration_under_the_other_formats_name_is_refused(path: Path) -> 
 
 
 def test_everything_that_does_not_fit_is_listed_in_one_error(path: Path) -> None:
-    state = read_state_dict(path)
+    state = load_file(path)
     missing, reshaped = sorted(state)[:2]
     del state[missing]
     state[reshaped] = torch.zeros(2, 3)
     state["stranger"] = torch.zeros(1)
     with_state(path, state)
     message = refusal(path)
-    assert f"missing {missing}" in message
-    assert "unexpected stranger" in message
-    assert f"{reshaped} has shape (2, 3), expected" in message
+    assert f"1 missing: {missing}" in message
+    assert "1 unexpected: stranger" in message
+    assert f"1 of another shape: {reshaped} has shape (2, 3), expected" in message
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(path: Path, value: float) -> None:
-    state = read_state_dict(path)
+    state = load_file(path)
     key = sorted(state)[0]
     state[key].view(-1)[0] = value
     with_state(path, state)
     assert key in refusal(path)
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-@pytest.mark.parametrize("keep", [0, 5, 100, -50])
-def test_a_truncated_file_is_an_input_error(
-    tmp_path: Path, path: Path, suffix: str, keep: int
-) -> None:
-    whole = tmp_path / f"whole{suffix}"
-    if suffix == ".pth":
-        torch.save(read_state_dict(path), whole)
-    else:
-        whole = path
-    truncated = tmp_path / f"truncated{suffix}"
-    truncated.write_bytes(whole.read_bytes()[:keep])
-    refusal(truncated)
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_random_bytes_are_an_input_error(tmp_path: Path, suffix: str) -> None:
-    rng = np.random.default_rng(0)
-    path = tmp_path / f"noise{suffix}"
-    for size in (1, 2, 7, 40, 1000) * 40:
-        path.write_bytes(rng.bytes(size))
-        refusal(path)
-
-
-class Evil:
-    """Unpickling it makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (str(self.folder),)
-
-
-@pytest.mark.parametrize("writer", ["torch", "pickle"])
-def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path, writer: str) -> None:
-    victim, path = tmp_path / "victim", tmp_path / "evil.pth"
-    if writer == "torch":
-        torch.save({"weight": Evil(victim)}, path)
-        torch.load(path, weights_only=False)
-    else:
-        path.write_bytes(pickle.dumps({"weight": Evil(victim)}, protocol=2))
-        pickle.loads(path.read_bytes())
-    assert victim.is_dir()  # the file does what it says, where it is trusted
-    victim.rmdir()
-    assert "not unpickled" in refusal(path)
-    assert not victim.exists()
-
-
-@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
-def test_wrappers_of_training_scripts_come_off(tmp_path: Path, wrapper: str) -> None:
-    value = torch.randn(3)
-    path = tmp_path / "wrapped.pth"
-    torch.save({"epoch": 3, wrapper: {"module.x": value, "y": value}}, path)
-    state = read_state_dict(path)
-    assert state.keys() == {"x", "y"}
-    assert torch.equal(state["x"], value)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [[1, 2], {}, {"epoch": 3}, {"state_dict": 3}, {"state_dict": {}}, torch.zeros(2), {1: 2}],
-)
-def test_a_pth_without_a_state_dict_is_refused(tmp_path: Path, content: object) -> None:
-    path = tmp_path / "other.pth"
-    torch.save(content, path)
-    assert "no state dict" in refusal(path)
-
-
-def test_keys_that_are_no_names_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "numbers.pth"
-    torch.save({1: torch.zeros(1)}, path)
-    refusal(path)
-
-
 def test_safetensors_without_metadata_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "plain.safetensors"
     save_file({"x": torch.zeros(1)}, path)
-    assert "no AFD checkpoint" in refusal(path)
+    assert refusal(path) == (
+        f"{path} is no AFD checkpoint: looked for metadata of afd-mobile/1 or afd-mobile/2 or the "
+        "authors' key layout, found 1 other entries, such as x; a classifier's weights go to "
+        "afd-export or afd-train as --backbone-weights, and afd-train makes checkpoints"
+    )
 
 
 @pytest.mark.parametrize(
@@ -273,16 +195,6 @@ def test_broken_records_are_an_input_error(path: Path) -> None:
 
 def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
     assert "no such file" in refusal(tmp_path / "none.safetensors")
-    with pytest.raises(InputError, match="no such file"):
-        read_state_dict(tmp_path)
-
-
-def test_counters_that_only_training_uses_may_be_missing() -> None:
-    norm = torch.nn.BatchNorm2d(3)
-    state = {k: v for k, v in norm.state_dict().items() if k != "num_batches_tracked"}
-    state["weight"] = torch.full((3,), 2.0)
-    load_strictly(norm, state, what="weights")
-    assert torch.equal(norm.weight, torch.full((3,), 2.0))
 
 
 def test_a_path_is_found_and_an_unknown_name_lists_those_shipped(path: Path) -> None:
@@ -307,7 +219,7 @@ def test_the_same_checkpoint_is_the_same_bytes(tmp_path: Path, checkpoint: Check
     assert length % 8 == 0
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
     assert list(metadata) == sorted(metadata)
-    state = read_state_dict(tmp_path / "again.safetensors")
+    state = load_file(tmp_path / "again.safetensors")
     for key, value in checkpoint.module.state_dict().items():
         assert torch.equal(state[key], value), key
 
