@@ -15,6 +15,7 @@ from torch import nn
 
 from afd_mobile import cli
 from afd_mobile.backbones import Backbone, load_backbone
+from tests.afd_mobile.tiny_blocks import FACTORY, SIZE
 from tests.commands import Outcome, exit_code_of
 
 Randomize = Callable[[nn.Module], None]
@@ -55,6 +56,12 @@ def many_photos(tmp_path_factory: pytest.TempPathFactory, photograph: NDArray[np
 def mobilenet() -> Backbone:
     """MobileNetV2 with its weights, cut at its default tap."""
     return load_backbone("mobilenet_v2")
+
+
+@pytest.fixture(scope="session")
+def tiny_blocks() -> Backbone:
+    """A MobileNetV2 of four narrow blocks for small pictures, cut at its default tap."""
+    return load_backbone(FACTORY, input_size=SIZE)
 
 
 AfdTrain = Callable[..., Outcome]

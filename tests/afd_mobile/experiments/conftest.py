@@ -15,7 +15,7 @@ from afd_mobile.experiments.results import Run
 from afd_mobile.experiments.variant import Setup
 from afd_mobile.picture_files import list_images
 from afd_mobile.training import Settings
-from tests.afd_mobile.experiments.tiny_blocks import FACTORY, SIZE, write_pictures
+from tests.afd_mobile.tiny_blocks import FACTORY, SIZE, write_pictures
 
 SETTINGS = Settings("distill", iterations=2, batch=2, crop=32, seed=0)
 

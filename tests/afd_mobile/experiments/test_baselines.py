@@ -18,7 +18,7 @@ from afd_mobile.experiments.variant import Setup
 from afd_mobile.picture_files import read_image
 from afd_mobile.training import CPU
 from tests.afd_mobile.experiments.conftest import SETTINGS
-from tests.afd_mobile.experiments.tiny_blocks import FACTORY, SIZE
+from tests.afd_mobile.tiny_blocks import FACTORY, SIZE
 
 # --- fine-tuning ----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import pytest
 
 from afd_mobile.experiments import __main__, results, tables
 from afd_mobile.experiments.results import read_rows
-from tests.afd_mobile.experiments.tiny_blocks import NAME
+from tests.afd_mobile.tiny_blocks import NAME
 from tests.commands import Outcome, run_here
 
 

@@ -22,8 +22,8 @@ from afd_mobile.picture_files import list_images
 from afd_mobile.training import CPU
 from afd_mobile.validation import Logits
 from tests.afd_mobile.experiments.conftest import SETTINGS
-from tests.afd_mobile.experiments.tiny_blocks import FACTORY
 from tests.afd_mobile.single_tap import single_tap_config
+from tests.afd_mobile.tiny_blocks import FACTORY
 
 # --- cost -----------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from afd_mobile.experiments.tables import TABLES
 from afd_mobile.experiments.variant import Setup
 from afd_mobile.places import inside_preset
 from tests.afd_mobile.experiments.conftest import SETTINGS
-from tests.afd_mobile.experiments.tiny_blocks import FACTORY
+from tests.afd_mobile.tiny_blocks import FACTORY
 
 QUICK = ("fine-tuning",)
 UNTRAINED = ("statistics of the picture", "pooled features re-centred")

@@ -12,7 +12,7 @@ from afd_mobile.backbone_names import Factory
 from tests.afd_mobile.tiny_classifier import random_picture
 
 SIZE = 96
-NAME = "tests.afd_mobile.experiments.tiny_blocks:make"
+NAME = "tests.afd_mobile.tiny_blocks:make"
 FACTORY = Factory(NAME)  # as if it had been typed
 
 
