@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from torchvision import models
+from torch import Tensor
 
 from afd_mobile import validation
 from afd_mobile.afd_module import AfdModule
-from afd_mobile.backbones import Backbone, bundled_weights, classifier
+from afd_mobile.backbones import Backbone, classifier
 from afd_mobile.corrections import AnyModule
 from afd_mobile.datasets import centre_crop, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
@@ -20,6 +18,7 @@ from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.validation import Likeness, Logits, Validation
 from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.single_tap import single_tap_config
+from tests.afd_mobile.tiny_blocks import SIZE, make
 
 CPU = torch.device("cpu")
 CONDITIONS = ["clean", *map(str, QUALITIES)]
@@ -31,8 +30,8 @@ def images(photos: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def three(mobilenet: Backbone, images: list[Path]) -> Validation:
-    return Validation(mobilenet, spread_crops(images, 3, 224)[0], CPU)
+def three(tiny_blocks: Backbone, images: list[Path]) -> Validation:
+    return Validation(tiny_blocks, spread_crops(images, 3, SIZE)[0], CPU)
 
 
 def new_module(backbone: Backbone) -> AfdModule:
@@ -47,21 +46,15 @@ def new_module(backbone: Backbone) -> AfdModule:
     ).eval()
 
 
-def whole_classifier() -> nn.Module:
-    network: nn.Module = models.mobilenet_v2(weights=None).eval()
-    network.load_state_dict(load_file(bundled_weights("mobilenet_v2")))
-    return network
-
-
 def test_direct_figures_are_the_whole_classifiers(
-    three: Validation, mobilenet: Backbone, images: list[Path]
+    three: Validation, tiny_blocks: Backbone, images: list[Path]
 ) -> None:
-    network, top1 = whole_classifier(), np.empty((3, 6), dtype=np.int64)
-    log_p = np.empty((3, 6, 1000))
+    network, top1 = make(), np.empty((3, 6), dtype=np.int64)
+    log_p = np.empty((3, 6, 10))
     for i, path in enumerate(images):
-        crop = centre_crop(read_image(path), 224)
+        crop = centre_crop(read_image(path), SIZE)
         for j, quality in enumerate((None, *QUALITIES)):
-            x = (jpeg(crop, quality) / 255 - np.array(mobilenet.mean)) / np.array(mobilenet.std)
+            x = (jpeg(crop, quality) / 255 - np.array(tiny_blocks.mean)) / np.array(tiny_blocks.std)
             with torch.no_grad():
                 logits = network(torch.from_numpy(x).permute(2, 0, 1)[None].float())
             top1[i, j] = logits.argmax()
@@ -76,16 +69,16 @@ def test_direct_figures_are_the_whole_classifiers(
     assert three.direct.kl["clean"] == 0 < min(kl[1:])
 
 
-def test_no_correction_agrees_as_direct(three: Validation, mobilenet: Backbone) -> None:
-    module = new_module(mobilenet)
+def test_no_correction_agrees_as_direct(three: Validation, tiny_blocks: Backbone) -> None:
+    module = new_module(tiny_blocks)
     module.reset_to_identity()
     assert three.corrected(module) == three.direct
     assert three.recovered_share(three.direct) == 0
     assert set(three.kl_removed(three.direct).values()) == {0}
 
 
-def test_the_correction_is_applied(three: Validation, mobilenet: Backbone) -> None:
-    module = new_module(mobilenet)
+def test_the_correction_is_applied(three: Validation, tiny_blocks: Backbone) -> None:
+    module = new_module(tiny_blocks)
     with torch.no_grad():  # whatever the picture, the classifier sees noise
         module.get_parameter("fe_net.out.weight").mul_(1e4)
     corrected = three.corrected(module)
@@ -94,9 +87,9 @@ def test_the_correction_is_applied(three: Validation, mobilenet: Backbone) -> No
 
 
 def test_corrections_inside_the_classifier_are_applied(
-    three: Validation, mobilenet: Backbone
+    three: Validation, tiny_blocks: Backbone
 ) -> None:
-    module = inside_module(mobilenet, "residual:features.13")
+    module = inside_module(tiny_blocks, "residual:features.4")
     module.reset_to_identity()
     assert three.corrected(module) == three.direct
     with torch.no_grad():
@@ -105,7 +98,7 @@ def test_corrections_inside_the_classifier_are_applied(
 
 
 def test_the_plain_classifier_is_run_once(
-    mobilenet: Backbone, images: list[Path], monkeypatch: pytest.MonkeyPatch
+    tiny_blocks: Backbone, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[AnyModule | None] = []
 
@@ -119,10 +112,10 @@ def test_the_plain_classifier_is_run_once(
         return logits
 
     monkeypatch.setattr(validation, "classifier", counted)
-    one = Validation(mobilenet, spread_crops(images, 1, 224)[0], CPU)
+    one = Validation(tiny_blocks, spread_crops(images, 1, SIZE)[0], CPU)
     assert runs == [None] * 6
     for _ in range(2):
-        one.corrected(new_module(mobilenet))
+        one.corrected(new_module(tiny_blocks))
     assert len(runs) == 18 and None not in runs[6:]
 
 
