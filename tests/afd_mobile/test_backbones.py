@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import functools
 import socket
 import sys
 from pathlib import Path
@@ -50,8 +52,10 @@ def resnet18_weights(path: Path, classes: int, seed: int = 5) -> nn.Module:
     return model
 
 
+@functools.cache  # of several tests; nothing changes it
 def untrained(name: str) -> nn.Module:
-    """The whole network as its library builds it."""
+    """The whole network as its library builds it, seeded as `load_backbone` is."""
+    torch.manual_seed(0)
     build = models.get_model if name in models.list_models() else timm.create_model
     model: nn.Module = build(name).eval()
     return model
@@ -59,7 +63,7 @@ def untrained(name: str) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1", "tf_efficientnet_lite0"])
 def test_bundled_head_then_tail_is_the_whole_network_exactly(name: str) -> None:
-    whole = untrained(name)
+    whole = copy.deepcopy(untrained(name))
     whole.load_state_dict(load_file(bundled_weights(name)))
     backbone = load_backbone(name)
     assert (backbone.weights, backbone.trained, backbone.classes) == ("bundled", True, 1000)
@@ -96,7 +100,6 @@ def test_every_named_tap_is_looked_at() -> None:
     ("name", "tap"), [(name, tap) for name, taps in RECORDED.items() for tap in taps]
 )
 def test_every_named_tap_cuts_exactly(name: str, tap: str) -> None:
-    torch.manual_seed(0)
     whole = untrained(name)
     first = next(iter(NAMED_TAPS[name]))
     chosen = None if tap == first else tap
@@ -159,7 +162,6 @@ CHOSEN = {
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_network_without_named_taps_is_cut_behind_its_last_block_at_stride_8(name: str) -> None:
-    torch.manual_seed(0)
     whole = untrained(name)
     backbone = load_backbone(name, weights="random", input_size=64)
     assert (backbone.tap, backbone.channels) == CHOSEN[name]
@@ -181,7 +183,6 @@ def test_a_network_without_named_taps_is_cut_behind_its_last_block_at_stride_8(n
 )
 def test_the_cut_lies_before_all_that_is_to_be_corrected(before: list[str], tap: str) -> None:
     """MobileNetV2's own tap, or the last node with a single path: block 3 has a skip, 4 has not."""
-    torch.manual_seed(0)
     whole = untrained("mobilenet_v2")
     backbone = load_backbone("mobilenet_v2", before=before, weights="random", input_size=64)
     assert backbone.tap == tap
