@@ -231,7 +231,9 @@ def test_the_lock_names_its_owner_and_a_dead_one_is_taken_over(
     assert verdict(cases(tmp_path / "third")[0]) == "VALID"
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_an_interrupted_run_tidies_up_and_keeps_what_is_finished(
     how: signal.Signals, adb_server: AdbServer, phone: VirtualPhone, corrected: Path, tmp_path: Path
 ) -> None:
