@@ -188,7 +188,7 @@ def _misfit(file: WeightsFile, names: Sequence[str], copies: Sequence[_Copy]) ->
         found = file.largest()
         return f"looked for {_listed(names)}; found {len(found)}: {_listed(found)}; {remedy}"
     best = max(copies, key=lambda copy: (len(copy.state), -len(copy.beside)))
-    return f"{len(best.state)} found ({best.where}); {_told(_misfits(best))}; {remedy}"
+    return f"{len(best.state)} found in {best.where}; {_told(_misfits(best))}; {remedy}"
 
 
 def _misfits(copy: _Copy) -> dict[str, list[str]]:

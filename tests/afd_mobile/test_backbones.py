@@ -16,6 +16,7 @@ from torchvision import models
 from afd_mobile.backbone_names import Factory
 from afd_mobile.backbones import NAMED_TAPS, Normalize, bundled_weights, load_backbone
 from afd_mobile.errors import InputError, UsageError
+from afd_mobile.resources import models_dir
 
 TINY_NETWORK = """
 from torch import nn
@@ -275,12 +276,50 @@ def test_the_number_of_classes_comes_from_the_weights(tmp_path: Path) -> None:
         assert torch.equal(backbone.tail(backbone.head(x)), whole(x))
 
 
+def test_weights_as_training_scripts_save_them(tmp_path: Path) -> None:
+    whole, path = resnet18_weights(tmp_path / "mine.pth", classes=7), tmp_path / "ema.pth"
+    averaged = {f"module.{name}": value for name, value in whole.state_dict().items()}
+    raw = {name: torch.zeros_like(value) for name, value in whole.state_dict().items()}
+    torch.save({"model": raw, "model_ema": averaged}, path)
+    backbone = load_backbone("resnet18", tap="relu", weights=str(path), input_size=64)
+    assert backbone.notices == (
+        "ema.pth: the averaged weights are taken (model_ema.module) instead of model",
+    )
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(backbone.tail(backbone.head(x)), whole(x))
+
+
+def test_a_factory_with_another_number_of_classes_is_told_both(
+    tmp_path: Path, tiny_network: str
+) -> None:
+    state = {"0.weight": torch.ones(4, 3, 3, 3), "0.bias": torch.ones(4)}
+    state |= {"4.weight": torch.ones(9, 4), "4.bias": torch.ones(9)}
+    torch.save(state, tmp_path / "nine.pth")
+    with pytest.raises(InputError) as caught:
+        load_backbone(
+            Factory(f"{tiny_network}:make"), weights=str(tmp_path / "nine.pth"), input_size=32
+        )
+    assert str(caught.value) == (
+        f"weights {tmp_path}/nine.pth for backbone {tiny_network}:make are of 9 classes, but it is "
+        "built with 6: 4.weight has shape (9, 4), expected (6, 4); build it with 9"
+    )
+
+
+def test_an_afd_checkpoint_is_no_classifiers_weights() -> None:
+    checkpoint = next(iter(sorted(models_dir().glob("*.safetensors"))))
+    with pytest.raises(InputError, match=r"is an AFD checkpoint, .*: it goes to --checkpoint"):
+        load_backbone("mobilenet_v2", weights=str(checkpoint))
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     resnet18_weights(tmp_path / "mine.pth", classes=7)
-    with pytest.raises(InputError, match=r"mine\.pth"):
-        load_backbone("resnet34", tap="relu", weights=str(tmp_path / "mine.pth"), input_size=64)
-    with pytest.raises(InputError, match=r"mine\.pth"):
-        load_backbone("mobilenet_v2", weights=str(tmp_path / "mine.pth"), input_size=64)
+    for name, said in (
+        ("resnet34", r"122 found in the outermost entries; 80 missing: layer1\.2\.conv1\.weight"),
+        ("mobilenet_v2", r"looked for features\.0\.0\.weight, .*; found 122: conv1\.weight"),
+    ):
+        with pytest.raises(InputError, match=rf"mine\.pth for backbone {name} do not .*{said}"):
+            load_backbone(name, weights=str(tmp_path / "mine.pth"), input_size=64)
 
 
 def test_the_weights_folder_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,16 @@ def test_a_published_checkpoint_computes_what_its_own_network_does(
         assert difference[..., ~ring].max() <= limit, f"{name}, interior"
 
 
+def test_a_published_checkpoint_is_found_inside_a_training_scripts(tmp_path: Path) -> None:
+    theirs = their_module().state_dict()
+    content = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in theirs.items()}}
+    torch.save(content, tmp_path / "wrapped.pth")
+    wrapped = load_checkpoint(tmp_path / "wrapped.pth").module.state_dict()
+    torch.save(theirs, tmp_path / "plain.pth")
+    plain = load_checkpoint(tmp_path / "plain.pth").module.state_dict()
+    assert all(torch.equal(value, wrapped[key]) for key, value in plain.items())
+
+
 def test_the_guide_of_the_picture_reaches_the_output(tmp_path: Path) -> None:
     module = load_checkpoint(save(tmp_path / "theirs.pth", their_module())).module
     features = torch.randn(1, 64, 16, 16)

@@ -186,7 +186,7 @@ def test_part_of_a_larger_network_is_refused(tmp_path: Path) -> None:
     for behind in (nn.Linear(10, 4), nn.BatchNorm1d(10)):
         larger = nn.Sequential(network(1), behind)
         said = refusal(saved(tmp_path / "w.pth", larger.state_dict()))
-        assert "9 found (0); " in said
+        assert "9 found in 0; " in said
         assert "beside them, as of a larger network: 1.weight, 1.bias" in said
         assert "as a factory: package.module:factory" in said
 
@@ -198,7 +198,7 @@ def test_what_is_missing_and_unexpected_is_counted_and_named(tmp_path: Path) -> 
         state[f"module.head.{i}.weight"] = torch.ones(2)
     said = refusal(saved(tmp_path / "w.pth", {"model": state}))
     assert (
-        "do not fit its 9 entries: 7 found (model.module); 2 missing: classes.weight, "
+        "do not fit its 9 entries: 7 found in model.module; 2 missing: classes.weight, "
         "classes.bias; 5 unexpected: head.0.weight, head.1.weight, head.2.weight and 2 more; give"
     ) in said
 
