@@ -142,8 +142,8 @@ def _no_checkpoint(file: WeightsFile) -> str:
     return (
         f"{file.path} is no AFD checkpoint: looked for metadata of "
         f"{' or '.join(map(str, CONFIGS))} or the authors' key layout, found {len(entries)} other "
-        f"entries, such as {entries[0]}; a classifier's weights go to afd-export or afd-train as "
-        "--backbone-weights, and afd-train makes checkpoints"
+        f"entries, such as {entries[0]}; a classifier's weights go to --backbone-weights, and "
+        "afd-train makes checkpoints"
     )
 
 

@@ -218,6 +218,14 @@ def test_the_malicious_pickle_would_have_worked(tmp_path: Path) -> None:
     assert (tmp_path / "executed").exists()
 
 
+def test_a_classifiers_weights_are_no_checkpoint(afd: Afd, tmp_path: Path, parent: Path) -> None:
+    path = tmp_path / "my10.pth"
+    torch.save(torch.nn.Linear(2, 10).state_dict(), path)
+    done = afd("--checkpoint", path, "--out", parent / "out")
+    assert done.code == 3
+    assert "2 other entries, such as weight; a classifier's weights go to --back" in done.error
+
+
 def test_a_missing_checkpoint_ends_with_3(afd: Afd, parent: Path) -> None:
     outcome = afd("--checkpoint", "no-such-thing", "--out", parent / "out")
     assert outcome.code == 3

@@ -154,7 +154,7 @@ def test_safetensors_without_metadata_are_refused(tmp_path: Path) -> None:
     assert refusal(path) == (
         f"{path} is no AFD checkpoint: looked for metadata of afd-mobile/1 or afd-mobile/2 or the "
         "authors' key layout, found 1 other entries, such as x; a classifier's weights go to "
-        "afd-export or afd-train as --backbone-weights, and afd-train makes checkpoints"
+        "--backbone-weights, and afd-train makes checkpoints"
     )
 
 

@@ -428,6 +428,12 @@ def broken_input(how: str, tiny: Tiny, folder: Path) -> tuple[object, ...]:
         case "reference is no model":
             file.write_bytes(b"hello")
             return "--against", file
+        case "reference is a classifier's weights":
+            torch.save(make().state_dict(), file)
+            return "--against", file
+        case "reference is TorchScript":
+            torch.jit.save(torch.jit.script(torch.nn.Identity()), file)
+            return "--against", file
         case "reference is an empty folder":
             return "--against", empty
         case "reference is an empty tflite":
@@ -455,6 +461,8 @@ def broken_input(how: str, tiny: Tiny, folder: Path) -> tuple[object, ...]:
         ("too many labels", "names 11 classes, but mine has 10"),
         ("no such reference", "there is no file or folder "),
         ("reference is no model", "file"),
+        ("reference is a classifier's weights", "classifier's weights go to --backbone-weights"),
+        ("reference is TorchScript", "is a TorchScript archive; give weights alone"),
         ("reference is an empty folder", "manifest.json"),
         ("reference is an empty tflite", "manifest.json"),
     ],
