@@ -17,7 +17,7 @@ from afd_mobile.classifier_record import ClassifierRecord
 from afd_mobile.corrections import AnyModule
 from afd_mobile.errors import InputError
 from afd_mobile.fit import LOGITS, notices_of_fit, probe, record_of
-from afd_mobile.predictors import open_predictor
+from afd_mobile.predictors import open_predictor, plain_predictor
 from tests.afd_mobile.conftest import AfdTrain
 from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.single_tap import single_tap_config
@@ -196,3 +196,13 @@ def test_an_evaluation_takes_the_weights_and_asks_for_them(tmp_path: Path) -> No
         open_predictor(str(path), CPU, FACTORY)
     model = open_predictor(str(path), CPU, FACTORY, str(weights))
     assert model.backbone().weights_sha256() == own.weights_sha256() and not model.notices
+
+
+def test_an_evaluation_says_which_weights_it_takes(tmp_path: Path) -> None:
+    path, ema = tmp_path / FILE, tmp_path / "ema.pth"
+    save_checkpoint(path, checkpoint_of(loaded()))
+    state = make().state_dict()
+    torch.save({"model": state, "model_ema": dict(state)}, ema)
+    model = open_predictor(str(path), CPU, FACTORY, str(ema))
+    said = ("ema.pth: the averaged weights are taken (model_ema) instead of model",)
+    assert model.notices == plain_predictor(model, CPU).notices == said
