@@ -151,9 +151,9 @@ def test_a_module_is_not_exported_with_another_classifier_than_its_own(
 
 
 def test_which_weights_were_taken_is_said(
-    tmp_path: Path, make_request: Callable[..., ExportRequest]
+    tmp_path: Path, backbone: Backbone, make_request: Callable[..., ExportRequest]
 ) -> None:
-    state = importlib.import_module("tinynet").make().state_dict()
+    state = backbone.head.state_dict() | backbone.tail.state_dict()
     torch.save({"state_dict": state, "state_dict_ema": dict(state)}, tmp_path / "timm.pth")
     source = find_source(make_request(backbone_weights=str(tmp_path / "timm.pth")))
     said = "timm.pth: the averaged weights are taken (state_dict_ema) instead of state_dict"
