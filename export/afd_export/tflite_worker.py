@@ -14,37 +14,53 @@ import onnx
 from numpy.typing import NDArray
 
 from afd_export import int8
+from afd_export.channel_shuffle import convolve_shuffled
 from afd_export.flat_model import FlatModel
+from afd_export.flattened_features import convolve_flattened
+from afd_export.left_over import check_operators, reorders
 from afd_export.same_padding import say_same
 from afd_export.worker import forbid_network, save_array
 from afd_mobile.artifacts import INPUT_NAME, Precision
+from afd_mobile.errors import ConversionError
 
 
 def main(request_path: Path) -> None:
     request = json.loads(request_path.read_text(encoding="utf-8"))
-    saved_model = _to_saved_model(Path(request["onnx"]), request["output_name"])
+    model = onnx.load(request["onnx"])
+    for simplification in (convolve_flattened, convolve_shuffled, say_same):
+        model = simplification(model)
+    saved_model = _to_saved_model(model, request["output_name"])
     calibration = np.load(request["calibration"])
 
     for target in request["targets"]:
         try:
-            _convert(saved_model, calibration, Path(request["prepared"]), target)
-        except Exception:  # the converters' errors have no common base
+            _convert(saved_model, calibration, Path(request["prepared"]), target, reorders(model))
+        except Exception as error:  # the converters' errors have no common base
             traceback.print_exc()
-            Path(target["failure"]).write_text(traceback.format_exc(), encoding="utf-8")
+            failure = {
+                "message": str(error) if isinstance(error, ConversionError) else None,
+                "chatter": traceback.format_exc(),
+            }
+            Path(target["failure"]).write_text(json.dumps(failure), encoding="utf-8")
 
 
 def _convert(
-    saved_model: str, calibration: NDArray[np.float32], prepared_path: Path, target: dict[str, Any]
+    saved_model: str,
+    calibration: NDArray[np.float32],
+    prepared_path: Path,
+    target: dict[str, Any],
+    may_transpose: bool,
 ) -> None:
     """Writes the candidates of one precision."""
     precision = Precision(target["precision"])
     graph = _converted(saved_model, target["optimize"], precision is Precision.FLOAT16)
+    path = prepared_path if precision is Precision.INT8 else Path(target["candidates"][0]["path"])
+    path.write_bytes(graph)
+    check_operators(path, reorders=may_transpose)  # before int8's calibration, which takes long
     if precision is Precision.INT8:
         prepared = int8.prepare(graph, calibration)
         prepared_path.write_bytes(prepared)
         _write_int8(prepared, target["candidates"])
-    else:
-        Path(target["candidates"][0]["path"]).write_bytes(graph)
 
 
 @functools.cache  # float32's graph is also what int8 is made of
@@ -74,7 +90,7 @@ def _write_int8(prepared: bytes, candidates: list[dict[str, Any]]) -> None:
         Path(candidate["path"]).write_bytes(int8.finish(quantized))
 
 
-def _to_saved_model(onnx_path: Path, output_name: str) -> str:
+def _to_saved_model(graph: onnx.ModelProto, output_name: str) -> str:
     """A frozen SavedModel in NHWC with one named signature; its folder."""
     import onnx2tf
     import tensorflow as tf
@@ -82,13 +98,13 @@ def _to_saved_model(onnx_path: Path, output_name: str) -> str:
         convert_variables_to_constants_v2,
     )
 
-    prepared = Path("same_padding.onnx")
-    onnx.save_model(say_same(onnx.load(onnx_path)), prepared)
+    onnx_path = Path("prepared.onnx")
+    onnx.save_model(graph, onnx_path)
     # onnx2tf downloads this file for a check of its own if it is not there.
     sample = np.zeros((20, 128, 128, 3), np.float32)
     save_array(Path("calibration_image_sample_data_20x128x128x3_float32.npy"), sample)
     model = onnx2tf.convert(
-        input_onnx_file_path=str(prepared),
+        input_onnx_file_path=str(onnx_path),
         output_folder_path="onnx2tf",
         not_use_onnxsim=True,
         # Its trial and error per operator takes half a minute; the export's own verification

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from afd_export.recipes import Recipe
 from afd_export.worker import run_worker, save_array
 from afd_mobile.artifacts import Precision
 from afd_mobile.errors import ConversionError
-from afd_mobile.litert import operators
 
 CONVERT_TIMEOUT_S = 900.0
 RUN_TIMEOUT_S = 900.0
@@ -74,13 +73,13 @@ def convert_tflite(
     for precision, paths in candidates.items():
         failure = _failure(workdir, precision)
         if failure.exists():
-            converted[precision] = ConversionError(
-                f"the converter failed on {precision.value}", chatter=failure.read_text("utf-8")
-            )
+            said = json.loads(failure.read_text("utf-8"))
+            message = said["message"] or f"the converter failed on {precision.value}"
+            converted[precision] = ConversionError(message, chatter=said["chatter"])
         elif died is not None and not all(path.exists() for path in paths):
             converted[precision] = died
         else:
-            converted[precision] = _refused(paths) or list(paths)
+            converted[precision] = list(paths)
     return converted
 
 
@@ -104,20 +103,4 @@ def run_tflite(path: Path, images_path: Path, workdir: Path) -> NDArray[np.float
 
 def _failure(workdir: Path, precision: Precision) -> Path:
     """Where the worker says why it could not make a precision."""
-    return workdir / f"{precision.value}-failure.txt"
-
-
-def _refused(paths: Iterable[Path]) -> ConversionError | None:
-    for path in paths:
-        refused = [o for o in operators(path) if not _taken_by_phones(o)]
-        if refused:
-            return ConversionError(
-                f"{path.name} holds {', '.join(refused)}, which delegates do not take; "
-                "the graph's layout changed on the way"
-            )
-    return None
-
-
-def _taken_by_phones(operator: str) -> bool:
-    """False for custom and Flex operators, and for a layout mistake's left-over TRANSPOSE."""
-    return operator.isupper() and operator != "TRANSPOSE"
+    return workdir / f"{precision.value}-failure.json"
