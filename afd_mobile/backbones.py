@@ -9,7 +9,6 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from afd_mobile.places import (
     tail_with,
 )
 from afd_mobile.resources import models_dir
+from afd_mobile.taps import nearest
 from afd_mobile.weights import Weights, find_weights, load_strictly
 from afd_mobile.weights_file import read_weights_file
 
@@ -139,6 +139,7 @@ def load_backbone(
     Raises:
         InputError: an unknown network or tap, or weights that are missing or do not fit.
     """
+    _check_normalization(mean, std)
     source = _source_of(name)
     name = source.name
     torch.manual_seed(seed)
@@ -154,15 +155,8 @@ def load_backbone(
             notices = (found.notice,) if found.notice else ()
     model = _without_in_place(model.eval().requires_grad_(False))
     size = input_size or source.input_size
-    if size % BLOCK:
-        raise UsageError(
-            f"input size {size} is not a multiple of {BLOCK}; use --input-size {size // 8 * 8} "
-            f"or {-(-size // 8) * 8}"
-        )
-    mean, std = mean or source.mean, std or source.std
-    if not (np.isfinite([*mean, *std]).all() and min(std) > 0):
-        raise UsageError(f"--mean {mean} --std {std}: numbers, and of std above 0, are needed")
-    probe = torch.zeros(1, 3, size, size)
+    probe = _probe(size)
+    _check_output(_answer(model, name, probe), name, features_only=features_only)
     nodes = _traced(model, name)
     if tap is None:
         tap = _default_tap(model, name, nodes, probe, before)
@@ -176,17 +170,13 @@ def load_backbone(
             f"tap {tap} of {name} gives a tensor of shape {tuple(features.shape)}; a module "
             "corrects feature maps (N, C, h, w): choose an earlier tap"
         )
-    if logits.ndim != 2 and not features_only:
-        raise InputError(
-            f"{name} returns {tuple(logits.shape)}, expected logits of shape (N, classes)"
-        )
     return Backbone(
         name=name,
         tap=tap,
         head=head,
         tail=tail,
-        mean=mean,
-        std=std,
+        mean=mean or source.mean,
+        std=std or source.std,
         input_size=size,
         classes=logits.shape[1],
         channels=features.shape[1],
@@ -197,6 +187,72 @@ def load_backbone(
         trained=trained,
         notices=notices,
     )
+
+
+def whole_network(name: BackboneName, *, input_size: int | None = None) -> tuple[Network, int]:
+    """A classifier of random weights, traced as it is; and its input size.
+
+    Raises:
+        InputError: an unknown network, or one that cannot be traced or takes no such pictures.
+    """
+    source = _source_of(name)
+    size = input_size or source.input_size
+    probe = _probe(size)
+    model = _without_in_place(source.build(None).eval().requires_grad_(False))
+    _answer(model, source.name, probe)
+    nodes = _traced(model, source.name)
+    return Network(fx.GraphModule(model, next(iter(nodes.values())).graph), probe), size
+
+
+def check_size(backbone: Backbone, size: int, option: str) -> None:
+    """That the classifier takes pictures of another size as well.
+
+    Raises:
+        InputError: it is made for its own alone.
+    """
+    try:
+        with torch.no_grad():
+            backbone.tail(backbone.head(_probe(size)))
+    except Exception as error:  # whatever the network's forward raises
+        raise InputError(
+            f"{backbone.name} takes no pictures of {size} x {size}, as {option} has them; give "
+            f"{option} {backbone.input_size}"
+        ) from error
+
+
+def _probe(size: int) -> Tensor:
+    if size % BLOCK:
+        raise UsageError(
+            f"input size {size} is not a multiple of {BLOCK}; use --input-size "
+            f"{size // BLOCK * BLOCK or BLOCK} or {-(-size // BLOCK) * BLOCK}"
+        )
+    return torch.zeros(1, 3, size, size)
+
+
+def _answer(model: nn.Module, name: str, probe: Tensor) -> object:
+    try:
+        with torch.no_grad():
+            return model(probe)
+    except Exception as error:  # whatever the network's forward raises
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{name} takes no pictures of {probe.shape[-2]} x {probe.shape[-1]} ({why}); give the "
+            "size that it was made for with --input-size; sizes that are not square are not taken"
+        ) from error
+
+
+def _check_output(result: object, name: str, *, features_only: bool) -> None:
+    found = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"
+    if not isinstance(result, Tensor) or (result.ndim != 2 and not features_only):
+        raise InputError(f"{name} returns {found}, expected logits of shape (N, classes)")
+
+
+def _check_normalization(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Of what was typed."""
+    for option, values, low in (("--mean", mean, -np.inf), ("--std", std, 0)):
+        if values and not (np.isfinite(values).all() and min(values) > low):
+            typed = " ".join(f"{value:g}" for value in values)
+            raise UsageError(f"{option} {typed}: numbers, and of std above 0, are needed")
 
 
 def classifier(
@@ -246,7 +302,7 @@ def _source_of(name: BackboneName) -> _Source:
     if name in timm.list_models(include_tags=True) or name in timm.list_models():
         return _timm_source(name)
     known = [*NAMED_TAPS, *models.list_models(module=models), *timm.list_models()]
-    raise InputError(f"unknown backbone {name!r}{_nearest(name, known)}")
+    raise InputError(f"unknown backbone {name!r}{nearest(name, known)}")
 
 
 def _torchvision_source(name: str) -> _Source:
@@ -290,7 +346,7 @@ def _timm_source(name: str) -> _Source:
 
     mean, std, size = (IMAGENET_MEAN, IMAGENET_STD, 224)
     if record is not None:
-        mean, std, size = record.mean, record.std, record.input_size[-1]
+        mean, std, size = record.mean, record.std, _square(record.input_size[-2:], name)
     return _Source(name, build, tuple(mean), tuple(std), size, download)
 
 
@@ -304,9 +360,43 @@ def _factory_source(name: str) -> _Source:
         raise InputError(f"backbone factory {name} failed: {error!r}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
-    if not isinstance(model, nn.Module):
-        raise InputError(f"backbone factory {name} returned {type(model).__name__}, no nn.Module")
-    return _Source(name, lambda _: model, IMAGENET_MEAN, IMAGENET_STD, 224, None)
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            f"backbone factory {name} returned {type(model).__name__}, no nn.Module in Python; "
+            "return the network itself, with its weights loaded"
+        )
+    size = getattr(model, "input_size", 224)
+    mean, std = (
+        _of_three(getattr(model, key, None), f"{key} of {name}") or usual
+        for key, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
+    )
+    if min(std) <= 0:
+        raise InputError(f"std of {name} is {std}; numbers above 0 are needed")
+    return _Source(name, lambda _: model, mean, std, _square(size, name), None)
+
+
+def _of_three(values: object, what: str) -> tuple[float, ...] | None:
+    """None of what is no list of numbers: a buffer or a method of the network's own."""
+    if not isinstance(values, list | tuple):
+        return None
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not np.isfinite(numbers).all():
+        raise InputError(f"{what} is {values!r}; three numbers are needed, of RGB from 0 to 1")
+    return numbers
+
+
+def _square(size: object, name: str) -> int:
+    """A side in pixels of S, (S, S) or (C, S, S)."""
+    sides: list[Any] = list(size[-2:]) if isinstance(size, list | tuple) else [size]
+    if not sides or any(type(n) is not int or n < 1 or n != sides[0] for n in sides):
+        raise InputError(
+            f"input_size of {name} is {size!r}; only square pictures are taken, of one side"
+        )
+    side: int = sides[0]
+    return side
 
 
 def _num_classes(classes: int | None) -> dict[str, int]:
@@ -438,8 +528,8 @@ def _node(nodes: _Nodes, name: str, wanted: str) -> fx.Node:
         modules = {q.rsplit(".", k)[0] for q in nodes for k in range(1, q.count(".") + 1)}
         known = [*NAMED_TAPS.get(name, {}), *nodes, *sorted(modules)]
         raise InputError(
-            f"backbone {name} has no node {wanted!r}{_nearest(wanted, known)}; all are listed by "
-            "get_graph_node_names(model) of torchvision.models.feature_extraction"
+            f"backbone {name} has no node {wanted!r}{nearest(wanted, known)}; --taps list "
+            "shows those that can be corrected"
         )
     return inside[-1]
 
@@ -522,10 +612,3 @@ def _result(graph: fx.Graph) -> fx.Node:
     (output,) = (node for node in graph.nodes if node.op == "output")
     result: fx.Node = output.args[0]
     return result
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    longer = [other for other in known if other.startswith(name)]
-    similar = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4)
-    matches = list(dict.fromkeys([*longer, *similar]))[:3]
-    return f"; nearest: {', '.join(matches)}" if matches else ""

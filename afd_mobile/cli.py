@@ -24,7 +24,7 @@ from afd_mobile.degrade import QUALITIES, Codec
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.files import check_writable, make_folder, write_whole
 from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
-from afd_mobile.taps import PRESETS, RULE, Taps, preset_taps
+from afd_mobile.taps import LIST, PRESETS, RULE, Taps, preset_taps
 from afd_mobile.terminal import printable
 from afd_mobile.training_command import (
     add_device,
@@ -78,8 +78,9 @@ def _train_parser() -> argparse.ArgumentParser:
         "--taps",
         nargs="+",
         default=[],
-        metavar=("auto|KIND:NODE|NODE", "KIND:NODE"),
-        help="where it is corrected. mobile: auto (default), or places, each of a KIND: scale, "
+        metavar=("auto|list|KIND:NODE|NODE", "KIND:NODE"),
+        help="where it is corrected; list prints the nodes that can be, with their cost, and "
+        "ends. mobile: auto (default), or places, each of a KIND: scale, "
         f"residual or pooled. paper: one node (default: the cut of auto). {RULE}",
     )
     add(
@@ -98,11 +99,15 @@ def _train_parser() -> argparse.ArgumentParser:
     add(
         "--images",
         type=Path,
-        required=True,
         metavar="DIR",
-        help="training pictures, searched recursively",
+        help="training pictures, searched recursively; needed, but for --taps list",
     )
-    add("--out", type=Path, required=True, metavar="FILE", help="checkpoint to write, .safetensors")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint to write, .safetensors; needed, but for --taps list",
+    )
     add(
         "--objective",
         default="distill",
@@ -162,6 +167,14 @@ def _add_classifier(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    if arguments.taps == [LIST]:
+        from afd_mobile.tap_list import tap_list
+
+        print("\n".join(map(printable, tap_list(arguments.backbone, None))))
+        return
+    missing = [f"--{option}" for option in ("images", "out") if not getattr(arguments, option)]
+    if missing:
+        raise UsageError(f"the following arguments are required: {', '.join(missing)}")
     out: Path = arguments.out
     state = state_beside(out, resume=arguments.resume, force=arguments.force)
     check_crop(arguments.crop)
@@ -170,7 +183,7 @@ def _train(arguments: argparse.Namespace) -> None:
     import torch
 
     from afd_mobile import distributed, training
-    from afd_mobile.backbones import load_backbone
+    from afd_mobile.backbones import check_size, load_backbone
     from afd_mobile.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
     from afd_mobile.fit import record_of
     from afd_mobile.picture_files import list_images, split
@@ -187,6 +200,7 @@ def _train(arguments: argparse.Namespace) -> None:
     _say(backbone.notices)
     if not backbone.trained:
         _say(["the classifier has random weights: there is nothing to learn from it"])
+    check_size(backbone, arguments.crop, "--crop")
     torch.manual_seed(arguments.seed)
     init = None if arguments.init is None else find_checkpoint(arguments.init)
     module = _new_module(backbone, taps, arguments.drift_input, init)

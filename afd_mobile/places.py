@@ -16,7 +16,7 @@ from afd_mobile.corrections import AnyConfig, AnyModule, InsideConfig, InsideMod
 from afd_mobile.cost import cost_of
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fusion import Reparameterizable
-from afd_mobile.taps import AUTO, KINDS, Taps, kind_and_node
+from afd_mobile.taps import AUTO, KINDS, Taps, kind_and_node, nearest
 
 if TYPE_CHECKING:
     from afd_mobile.backbones import Backbone
@@ -262,6 +262,7 @@ def _typed(backbone: Backbone, network: Network, text: str, width: int) -> Place
     if not inside:
         raise UsageError(
             f"--taps {text}: {backbone.name} has no node {node} behind its tap {backbone.tap}"
+            f"{nearest(node, [step.qualname for step in network.steps])}"
         )
     step = inside[-1]
     if (kind == "pooled") != (step.size <= 1):
@@ -302,7 +303,7 @@ def _residual_blocks(network: Network, limit: float, width: int) -> list[Step]:
     last: list[Step] = []
     between: list[Step] = []
     for blocks in by_size.values():
-        cheap = [block for block in blocks if _residual_cost(block, width) <= limit]
+        cheap = [block for block in blocks if residual_cost(block, width) <= limit]
         # The first block of a resolution directly follows the last of the one before.
         chosen = cheap[:0:-2] or cheap
         last += chosen[:1]
@@ -310,7 +311,7 @@ def _residual_blocks(network: Network, limit: float, width: int) -> list[Step]:
     return [*last, *between[: max(0, RESIDUALS - len(last))]]
 
 
-def _residual_cost(step: Step, width: int) -> int:
+def residual_cost(step: Step, width: int) -> int:
     """Multiply-adds of a fused one: a 3x3 convolution to its width, and a 1x1 one back."""
     return 10 * width * step.shape[1] * step.size**2
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from afd_mobile.errors import UsageError
 
 PRESETS = ("mobile", "paper")
 AUTO = "auto"
+LIST = "list"  # instead of places: print them
 KINDS = ("scale", "residual", "pooled")
 
 # `places.choose_places` and `backbones.load_backbone` have it in code.
@@ -89,3 +91,11 @@ def kind_and_node(place: str) -> tuple[str, str]:
             f"{', '.join(KINDS)}; a plain NODE goes with --preset paper"
         )
     return kind, node
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """What is known and resembles a mistyped name, for the end of a message; empty if nothing."""
+    longer = [other for other in known if other.startswith(name)]
+    similar = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4)
+    matches = list(dict.fromkeys([*longer, *similar]))[:3]
+    return f"; nearest: {', '.join(matches)}" if matches else ""

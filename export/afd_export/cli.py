@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, to_json
 from afd_mobile.backbone_names import typed_backbone
 from afd_mobile.command import Parser, check_interrupted, one_of, positive, run_command, seed
-from afd_mobile.errors import AfdError, ConversionError, ParityError
+from afd_mobile.errors import AfdError, ConversionError, ParityError, UsageError
 from afd_mobile.resources import DEFAULT_CHECKPOINT
-from afd_mobile.taps import PRESETS
+from afd_mobile.taps import LIST, PRESETS
 from afd_mobile.terminal import printable
 
 if TYPE_CHECKING:
@@ -63,8 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         "--taps",
         nargs="+",
         default=[],
-        metavar=("auto|KIND:NODE|NODE", "KIND:NODE"),
-        help="where an untrained module corrects, as in afd-train --help; without a module, the "
+        metavar=("auto|list|KIND:NODE|NODE", "KIND:NODE"),
+        help="where an untrained module corrects, as in afd-train --help; list prints the nodes of "
+        "--backbone that can be corrected, with their cost, and ends; without a module, the "
         "node that --scope features ends at, such as features.0, or D1 to D4 (default: the "
         "classifier's own)",
     )
@@ -132,6 +133,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    if arguments.taps == [LIST]:
+        if arguments.backbone is None:
+            raise UsageError(f"--taps {LIST} needs --backbone NAME")
+        from afd_mobile.tap_list import tap_list
+
+        print("\n".join(map(printable, tap_list(arguments.backbone, arguments.input_size))))
+        return
+
     from afd_export.pipeline import ExportRequest, export
 
     request = ExportRequest(

@@ -14,7 +14,14 @@ from torch import nn
 from torchvision import models
 
 from afd_mobile.backbone_names import Factory
-from afd_mobile.backbones import NAMED_TAPS, Normalize, bundled_weights, load_backbone
+from afd_mobile.backbones import (
+    IMAGENET_MEAN,
+    NAMED_TAPS,
+    Normalize,
+    bundled_weights,
+    check_size,
+    load_backbone,
+)
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.resources import models_dir
 
@@ -42,6 +49,52 @@ def fails():
 
 def number():
     return 3
+
+def scripted():
+    import torch
+    return torch.jit.script(make())
+
+def exported():
+    import torch
+    return torch.export.export(make(), (torch.zeros(1, 3, 32, 32),))
+
+class Named(nn.Sequential):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+def named():
+    return Named(make())
+
+def flattened(pictures=(32, 32), **attributes):
+    # For pictures of this size alone, with attributes as a person may give them.
+    h, w = pictures
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(4 * h * w // 4, 6))
+    for name, value in attributes.items():
+        setattr(network, name, value)
+    return network
+
+def wide():
+    return flattened((32, 48))
+
+def recorded():
+    return flattened(mean=[0.4, 0.5, 0.6], std=(0.2, 0.25, 1), input_size=(3, 32, 32))
+
+def with_buffers():
+    import torch
+    network = make()
+    network.register_buffer("mean", torch.zeros(3))
+    return network
+
+def two_means():
+    return flattened(mean=(0.5, 0.5))
+
+def no_std():
+    return flattened(std=(0.5, 0.5, 0.0))
+
+def not_square():
+    return flattened(input_size=(32, 48))
 """
 
 
@@ -138,8 +191,8 @@ def test_a_wrong_tap_of_the_papers_names_those_that_there_are() -> None:
     with pytest.raises(InputError) as caught:
         load_backbone("mobilenet_v2", tap="D9", weights="random", input_size=64)
     assert str(caught.value) == (
-        "backbone mobilenet_v2 has no node 'D9'; nearest: D4, D1; all are listed by "
-        "get_graph_node_names(model) of torchvision.models.feature_extraction"
+        "backbone mobilenet_v2 has no node 'D9'; nearest: D4, D1; --taps list shows those "
+        "that can be corrected"
     )
 
 
@@ -256,13 +309,63 @@ def test_a_persons_own_factory(tiny_network: str) -> None:
 
 @pytest.mark.parametrize(
     ("attribute", "message"),
-    [("fails", "no such luck"), ("number", "returned int"), ("absent", "absent")],
+    [
+        ("fails", "no such luck"),
+        ("number", "returned int"),
+        ("absent", "absent"),
+        pytest.param(
+            "scripted",
+            "returned RecursiveScriptModule",
+            marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+        ),
+        ("exported", "returned ExportedProgram"),
+        ("named", "returns a dict, expected logits"),
+        ("flattened", r"takes no pictures of 224 x 224 .*--input-size"),
+        ("wide", r"takes no pictures of 224 x 224 .*not square are not taken"),
+        ("two_means", r"mean of .* is \(0.5, 0.5\); three numbers are needed"),
+        ("no_std", "std of .* numbers above 0 are needed"),
+        ("not_square", r"input_size of .* is \(32, 48\); only square pictures"),
+    ],
 )
 def test_a_factory_that_fails_is_an_input_error(
     tiny_network: str, attribute: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         load_backbone(Factory(f"{tiny_network}:{attribute}"), tap="1")
+
+
+def test_a_factorys_network_brings_its_own_defaults(tiny_network: str) -> None:
+    name = Factory(f"{tiny_network}:recorded")
+    backbone = load_backbone(name)
+    assert (backbone.mean, backbone.std) == ((0.4, 0.5, 0.6), (0.2, 0.25, 1.0))
+    assert backbone.input_size == 32
+    typed = load_backbone(name, mean=(0, 0, 0), std=(1, 1, 1))
+    assert (typed.mean, typed.std) == ((0, 0, 0), (1, 1, 1))
+    with pytest.raises(InputError, match=r"no pictures of 64 x 64"):
+        load_backbone(name, input_size=64)
+
+
+def test_buffers_of_a_factorys_network_are_not_its_defaults(tiny_network: str) -> None:
+    assert load_backbone(Factory(f"{tiny_network}:with_buffers"), tap="1").mean == IMAGENET_MEAN
+
+
+def test_the_readmes_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    _, _, example = readme.read_text("utf-8").partition("```python\n# my_nets.py\n")
+    (tmp_path / "my_nets.py").write_text(example.partition("```")[0], "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_nets", raising=False)
+    torch.save(models.mobilenet_v3_small(num_classes=10).state_dict(), "flowers.pth")
+    backbone = load_backbone(Factory("my_nets:flowers"))
+    assert (backbone.mean, backbone.input_size, backbone.classes) == ((0.5,) * 3, 192, 10)
+
+
+def test_other_sizes_than_the_networks_own(tiny_network: str) -> None:
+    check_size(load_backbone(Factory(f"{tiny_network}:make"), tap="1"), 64, "--crop")
+    fixed = load_backbone(Factory(f"{tiny_network}:recorded"))
+    check_size(fixed, 32, "--crop")
+    with pytest.raises(InputError, match=r"no pictures of 64 x 64, as --crop .*; give --crop 32"):
+        check_size(fixed, 64, "--crop")
 
 
 def test_the_number_of_classes_comes_from_the_weights(tmp_path: Path) -> None:

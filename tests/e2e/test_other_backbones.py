@@ -80,3 +80,56 @@ def test_efficientnet_lite0_has_neither_padding_nor_activations_of_their_own(
     placements = place_file(path).placements
     assert placements[Delegate.GPU].whole
     assert xnnpack_log(path, capfd) == (61, 61, 1)
+
+
+OWN_NETWORK = '''
+"""Shuffled channels and a flattened head, as many channels as rows and columns at both."""
+
+import torch
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.branch = nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Conv2d(16, 4, 4, stride=4)
+        self.head = nn.Sequential(nn.Dropout(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 5))
+
+    def forward(self, x):
+        one, other = self.stem(x).relu().chunk(2, dim=1)
+        x = torch.cat((one, self.branch(other).relu()), dim=1)
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return self.head(self.last(x).relu().flatten(1))
+
+
+def make():
+    torch.manual_seed(0)
+    network = Network()
+    nn.init.normal_(network.head[3].weight, std=3.0)
+    network.input_size = 32
+    return network
+'''
+
+
+@pytest.mark.long
+def test_shuffled_channels_and_a_flattened_head(
+    few_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shuffled_net.py").write_text(OWN_NETWORK, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    done = run_here(
+        cli.main, "afd-export", "--fuse", "--checkpoint", "none", "--out", tmp_path / "out",
+        *("--backbone", "shuffled_net:make"),
+        *("--images", few_pictures, "--precision", "float32", "int8"),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    for file in (f for f in read_manifest(tmp_path / "out")["files"] if "operators" in f):
+        assert "TRANSPOSE" not in file["operators"]
+        if file["precision"] == "float32":
+            # Stem, branch, shuffle, last, and the flattened head's first product.
+            assert file["operators"]["CONV_2D"] == 5
+            placements = place_file(tmp_path / "out" / file["path"]).placements
+            assert placements[Delegate.GPU].whole
