@@ -272,6 +272,7 @@ def test_one_phone_that_fails_does_not_stop_the_others(
         assert serial in done.err
 
 
+@pytest.mark.long
 def test_a_restarted_adb_server_is_one_line_and_can_be_resumed(
     phone: VirtualPhone, corrected: Path, tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,

@@ -125,7 +125,10 @@ def test_a_normalised_input_has_nothing_to_fold(backbone: Backbone, image: Tenso
 PLACES = ("scale:act2", "residual:act2", "residual:act3", "pooled:pool")
 
 
-@pytest.mark.parametrize("input_range", list(InputRange))
+@pytest.mark.parametrize(
+    "input_range",
+    [InputRange.RGB255, pytest.param(InputRange.NORMALIZED, marks=pytest.mark.long)],
+)
 def test_a_graph_with_several_places_fused_and_as_onnx(
     backbone: Backbone, image: Tensor, input_range: InputRange, tmp_path: Path
 ) -> None:

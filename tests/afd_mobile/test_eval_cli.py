@@ -575,7 +575,9 @@ def test_a_checkpoint_without_a_curve_is_one_line(
 # --- afd-eval drift ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", ["distill", "feature-mse"])
+@pytest.mark.parametrize(
+    "objective", ["distill", pytest.param("feature-mse", marks=pytest.mark.long)]
+)
 def test_drift_says_what_a_distilled_module_does_not_bring_back(
     tiny: Tiny, tmp_path: Path, out: Path, objective: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,7 @@ def _top1(model: LiteRtModel, images: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 @pytest.mark.parametrize(
-    ("every", "pictures"), [(8, 63), pytest.param(1, 500, marks=pytest.mark.long)]
+    ("every", "pictures"), [(16, 32), pytest.param(1, 500, marks=pytest.mark.long)]
 )
 def test_exported_file_has_the_trained_modules_top1(
     corrected: Path, photographs: Path, every: int, pictures: int
@@ -59,7 +59,7 @@ def test_exported_file_has_the_trained_modules_top1(
 @pytest.mark.parametrize(
     ("quality", "limit", "least"),
     [
-        (QUALITIES[-1], 60, 3),
+        (QUALITIES[-1], 40, 2),
         pytest.param(QUALITIES[-1], 125, 8, marks=pytest.mark.long),
         pytest.param(QUALITIES[0], 125, 2, marks=pytest.mark.long),
     ],
