@@ -89,7 +89,8 @@ def test_it_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_record_is_told(change: dict[str, object]) -> None:
-    record = ClassifierRecord(NAME, "factory", *[(0.5, 0.4, 0.3)] * 2, 224, 10, {TAP: (1.0, 2.0)})
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
+    record = ClassifierRecord(NAME, "factory", mean, std, 224, 10, {TAP: (1.0, 2.0)})
     values = json.loads(json.dumps(dataclasses.asdict(record)))
     assert ClassifierRecord.from_dict(values) == record
     values |= change
