@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afd_mobile.backbones import AUTOMATIC, Backbone, load_backbone
+from afd_mobile.backbones import AUTOMATIC, Backbone, bundled_weights, load_backbone
 from afd_mobile.checkpoint import Checkpoint
 from afd_mobile.classifier_record import ClassifierRecord
 from afd_mobile.corrections import AnyModule, InsideModule
@@ -53,7 +53,9 @@ def notices_of_fit(checkpoint: Checkpoint, backbone: Backbone, path: Path) -> li
     record = checkpoint.classifier or _of_bundled(checkpoint)
     if record is None or not backbone.trained:
         return []
-    trained_on = f"checkpoint {path} was trained on {record.name} with {_said(record.weights)}"
+    origin = f"was trained on {record.name} with {_said(record.weights)}"
+    # Notices become part of an export, which is the same wherever the file lies.
+    trained_on, refused = f"checkpoint {path.stem} {origin}", f"checkpoint {path} {origin}"
     this = f"{backbone.name} with {_said(backbone.weights)}"
     notices = []
     settings = [
@@ -73,14 +75,14 @@ def notices_of_fit(checkpoint: Checkpoint, backbone: Backbone, path: Path) -> li
     first = next((node for node, how_much in differences.items() if how_much > SAME), None)
     if first == backbone.tap and differences[first] > OTHER:
         raise InputError(
-            f"{trained_on}; {this} answers differently at {first}, by {differences[first]:.0%}; "
+            f"{refused}; {this} answers differently at {first}, by {differences[first]:.0%}; "
             f"give --backbone-weights, or train the module on with afd-train --init {path}"
         )
     if not other_head and first is None:
         return notices
     if record.weights not in AUTOMATIC and backbone.weights in AUTOMATIC:
         raise InputError(
-            f"{trained_on}; {this} is another classifier: give --backbone-weights {record.weights}"
+            f"{refused}; {this} is another classifier: give --backbone-weights {record.weights}"
         )
     if first is None:
         notices.append(
@@ -90,17 +92,18 @@ def notices_of_fit(checkpoint: Checkpoint, backbone: Backbone, path: Path) -> li
     else:
         notices.append(
             f"{trained_on}; {this} answers differently from {first} on, by "
-            f"{differences[first]:.1%} there: see with afd-eval what it brings, or train on with "
-            f"afd-train --init {path}"
+            f"{differences[first]:.1%} there: see with afd-eval what it brings, or train it on "
+            "with afd-train --init"
         )
     return notices
 
 
 def _of_bundled(checkpoint: Checkpoint) -> ClassifierRecord | None:
     """Checkpoints without a record were trained on the weights that come with the project."""
-    if checkpoint.backbone is None or ":" in checkpoint.backbone:
+    name = checkpoint.backbone
+    if name is None or not bundled_weights(name).is_file():
         return None
-    return record_of(load_backbone(checkpoint.backbone, tap=checkpoint.tap), checkpoint.module)
+    return record_of(load_backbone(name, tap=checkpoint.tap), checkpoint.module)
 
 
 def _differences(
