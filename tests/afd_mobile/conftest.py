@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
-from afd_mobile import cli
+from afd_mobile import cli, plotting
 from afd_mobile.backbones import Backbone, load_backbone
 from tests.afd_mobile.tiny_blocks import FACTORY, SIZE
 from tests.commands import Outcome, exit_code_of
@@ -77,6 +78,21 @@ def afd_train(capfd: pytest.CaptureFixture[str]) -> AfdTrain:
         return Outcome(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def figure_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`figure_of(draw, WHAT)`: the figure that `draw(WHAT)` makes, in place of its PNG."""
+
+    def drawn(draw: Callable[[Any], bytes], what: object) -> Any:
+        figures: list[Any] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(plotting, "png", figures.append)
+            draw(what)
+        (figure,) = figures
+        return figure
+
+    return drawn
 
 
 @pytest.fixture

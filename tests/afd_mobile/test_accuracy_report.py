@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afd_mobile import plotting
 from afd_mobile.accuracy import accuracy_of
 from afd_mobile.accuracy_report import (
     Report,
@@ -392,27 +391,12 @@ def test_the_plot_shows_the_figures(report: Report, drawn: bytes, key: str, part
     assert draw([changed]) != drawn
 
 
-@pytest.fixture
-def figure_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """The figure that `draw` makes, in place of its PNG."""
-
-    def draw_figure(*reports: Report) -> Any:
-        figures: list[Any] = []
-        with monkeypatch.context() as patch:
-            patch.setattr(plotting, "png", figures.append)
-            draw(reports)
-        (figure,) = figures
-        return figure
-
-    return draw_figure
-
-
 @pytest.mark.parametrize("report", [make_report(), suite_report()], ids=["top-1", "gains"])
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_legend_covers_no_panel(
     report: Report, count: int, figure_of: Callable[..., Any]
 ) -> None:
-    figure = figure_of(*[report] * count)
+    figure = figure_of(draw, [report] * count)
     figure.draw_without_rendering()
     legends = figure.legends + [a.get_legend() for a in figure.axes if a.get_legend()]
     (box,) = (legend.get_window_extent() for legend in legends)
@@ -423,14 +407,14 @@ def test_the_legend_covers_no_panel(
 
 def test_no_line_joins_conditions_of_two_kinds(figure_of: Callable[..., Any]) -> None:
     conditions = [CLEAN, single(25), single(7), repeated(1), repeated(2), single(7, Codec.AVIF)]
-    panel = figure_of(make_report(conditions)).axes[0]
+    panel = figure_of(draw, [make_report(conditions)]).axes[0]
     lines = [[round(x) for x in c.lines[0].get_xdata()] for c in panel.containers]
     assert lines == 2 * [[0, 1], [2, 3], [4]]
     assert panel.get_legend_handles_labels()[1] == ["reference, clean", "model", "reference"]
 
 
 def test_a_single_condition_stands_in_the_middle(figure_of: Callable[..., Any]) -> None:
-    panel = figure_of(make_report([CLEAN, single(7)])).axes[0]
+    panel = figure_of(draw, [make_report([CLEAN, single(7)])]).axes[0]
     left, right = panel.get_xlim()
     for points in panel.containers:
         (x,) = points.lines[0].get_xdata()

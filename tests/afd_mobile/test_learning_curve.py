@@ -3,13 +3,12 @@ from __future__ import annotations
 import copy
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from afd_mobile import plotting
 from afd_mobile.degrade import QUALITIES
 from afd_mobile.learning_curve import Point, checked, draw, mean_removed, text_table
 
@@ -101,28 +100,13 @@ def test_the_picture_is_the_same_every_time() -> None:
         assert image.format == "PNG" and min(image.size) > 300
 
 
-@pytest.fixture
-def figure_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """The figure that `draw` makes, in place of its PNG."""
-
-    def draw_figure(curves: Mapping[str, list[Point]]) -> Any:
-        figures: list[Any] = []
-        with monkeypatch.context() as patch:
-            patch.setattr(plotting, "png", figures.append)
-            draw(curves)
-        (figure,) = figures
-        return figure
-
-    return draw_figure
-
-
 def test_every_curve_is_shown(figure_of: Callable[..., Any]) -> None:
-    panels = figure_of(TWO).axes
+    panels = figure_of(draw, TWO).axes
     assert [[line.get_xydata().tolist() for line in panel.lines] for panel in panels] == [
         [[[3200, 25], [6400, 37.5]], [[3200, 50], [6400, 75]]],
         2 * [[[3200, 12.5], [6400, 12.5]]],
     ]
-    (legend,) = figure_of(TWO).legends
+    (legend,) = figure_of(draw, TWO).legends
     texts = [text.get_text() for text in legend.get_texts()]
     assert texts == ["held out: _$a$", "trained on: _$a$", "held out: b"]
 
@@ -130,4 +114,4 @@ def test_every_curve_is_shown(figure_of: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(("curve", "panels"), [(CURVE, 2), ([earlier_point(3200)], 1)])
 def test_no_panel_is_empty(curve: list[Point], panels: int, figure_of: Callable[..., Any]) -> None:
     """The KL of earlier versions is unknown."""
-    assert [axes.has_data() for axes in figure_of({"mine": curve}).axes] == [True] * panels
+    assert [axes.has_data() for axes in figure_of(draw, {"mine": curve}).axes] == [True] * panels
