@@ -79,10 +79,11 @@ def _mixed(plain: Tensor, tuned: Tensor, guide: Guide) -> Tensor:
 class FineTuning(InsideDistill):
     """The loss of the corrections, for a tail that is trained itself."""
 
-    def __init__(self, tuned: FineTuned, backbone: Backbone, crop: int, *, gated: bool) -> None:
+    def __init__(self, tuned: FineTuned, backbone: Backbone, crop: int) -> None:
         super().__init__(tuned.guide, backbone, crop, CPU)
         tail = observed(backbone, tuned.tail, tuned.guide.config.places, crop)
-        self.corrected = Mixed(self.tail, tail, gated=gated)
+        # At full strength, as corrections are trained; the gate comes afterwards.
+        self.corrected = Mixed(self.tail, tail, gated=False)
 
 
 def fine_tuned(setup: Setup, *, gated: bool) -> Logits:
@@ -98,7 +99,7 @@ def fine_tuned(setup: Setup, *, gated: bool) -> Logits:
         optimizer=lambda _, rate: torch.optim.Adam(groups, rate),
         learning_rate=FINE_TUNING_RATE,
     )
-    objective = FineTuning(tuned, backbone, setup.settings.crop, gated=gated)
+    objective = FineTuning(tuned, backbone, setup.settings.crop)
     setup.fit(tuned, objective, recipe)
     if not gated:
         return classifier(replace(backbone, tail=tuned.tail), None, CPU)
