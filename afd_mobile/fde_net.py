@@ -64,11 +64,15 @@ class FdeNet(nn.Module):
             return self
         first, *rest = self.stages
         assert isinstance(first, nn.Conv2d) and first.bias is not None
-        # Composed in float64 from the exact basis: one rounding to float32, at the end.
-        kernel, bias = fusion.compose_1x1(
-            first.weight.double(), first.bias.double(), *self.dct.exact_kernel_and_bias()
-        )
-        folded = fusion.convolution(
-            kernel.to(first.weight), bias.to(first.bias), stride=dct.BLOCK, padding=0
-        )
-        return nn.Sequential(folded, *rest)
+        return nn.Sequential(folded(self.dct, first.weight, first.bias, stride=dct.BLOCK), *rest)
+
+
+def folded(front_end: dct.DctFrontEnd, weight: Tensor, bias: Tensor, *, stride: int) -> nn.Conv2d:
+    """The front end and a 1x1 convolution behind it as one 8x8 convolution of the picture.
+
+    weight: (E, 192, 1, 1), bias: (E,). Composed in float64 from the exact basis: one rounding, to
+    the bias's precision, at the end.
+    """
+    exact = front_end.exact_kernel_and_bias()
+    kernel, shift = fusion.compose_1x1(weight.double(), bias.double(), *exact)
+    return fusion.convolution(kernel.to(bias), shift.to(bias), stride=stride, padding=0)

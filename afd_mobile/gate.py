@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
-from afd_mobile import fusion
 from afd_mobile.dct import BLOCK, CHANNELS, DctFrontEnd, coefficient_scale, dct_matrix
+from afd_mobile.fde_net import folded
 
 # Statistics of a picture need not all of its blocks: every other one each way is looked at.
 STRIDE = 2 * BLOCK
@@ -66,12 +66,8 @@ class BlockStatistics(nn.Module):
     def fused(self) -> nn.Module:
         """The same with everything linear as one 8x8 convolution, stride 16."""
         assert self.filters.bias is not None
-        kernel, bias = fusion.compose_1x1(
-            self.filters.weight.double() * self.unit.double(),
-            self.filters.bias.double(),
-            *self.dct.exact_kernel_and_bias(),
-        )
-        filters = fusion.convolution(kernel.float(), bias.float(), stride=STRIDE, padding=0)
+        weight = self.filters.weight.double() * self.unit.double()
+        filters = folded(self.dct, weight, self.filters.bias, stride=STRIDE)
         return nn.Sequential(filters, *self.means)
 
 
