@@ -156,7 +156,7 @@ def load_backbone(
     model = _without_in_place(model.eval().requires_grad_(False))
     size = input_size or source.input_size
     probe = _probe(size)
-    _check_output(_answer(model, name, probe), name, features_only=features_only)
+    logits = _logits(_answer(model, name, probe), name, features_only=features_only)
     nodes = _traced(model, name)
     if tap is None:
         tap = _default_tap(model, name, nodes, probe, before)
@@ -164,7 +164,6 @@ def load_backbone(
     head, tail, activation = _cut(model, name, tap, _node(nodes, name, tap))
     with torch.no_grad():
         features = head(probe)
-        logits = tail(features)
     if features.ndim != 4 or features.shape[2] != features.shape[3]:
         raise InputError(
             f"tap {tap} of {name} gives a tensor of shape {tuple(features.shape)}; a module "
@@ -241,10 +240,11 @@ def _answer(model: nn.Module, name: str, probe: Tensor) -> object:
         ) from error
 
 
-def _check_output(result: object, name: str, *, features_only: bool) -> None:
+def _logits(result: object, name: str, *, features_only: bool) -> Tensor:
     found = tuple(result.shape) if isinstance(result, Tensor) else f"a {type(result).__name__}"
     if not isinstance(result, Tensor) or (result.ndim != 2 and not features_only):
         raise InputError(f"{name} returns {found}, expected logits of shape (N, classes)")
+    return result
 
 
 def _check_normalization(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:

@@ -232,7 +232,6 @@ def _exported(path: Path, typed: BackboneName | None) -> Predictor:
         weights,
         logits,
         lambda: _recorded_backbone(path, manifest, typed),
-        (),
     )
 
 
