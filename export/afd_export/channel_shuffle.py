@@ -11,18 +11,16 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from afd_export.onnx_shapes import with_shapes
+
 
 def convolve_shuffled(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every channel shuffle is a convolution; the values stay.
 
     Requires static shapes.
     """
-    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred, shapes = with_shapes(model)
     graph = inferred.graph
-    shapes = {
-        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
     makers = {name: node for node in graph.node for name in node.output}
     users: dict[str, int] = {}
     for name in (name for node in graph.node for name in node.input):

@@ -12,18 +12,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from afd_export.onnx_shapes import with_shapes
+
 
 def convolve_flattened(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which products of flattened feature maps are convolutions; the values stay.
 
     Requires static shapes. Where anything else takes the flattened features, they are left.
     """
-    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred, shapes = with_shapes(model)
     graph = inferred.graph
-    shapes = {
-        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
     constants = {tensor.name: tensor for tensor in graph.initializer}
     results = {value.name for value in graph.output}
     replaced: dict[str, list[onnx.NodeProto]] = {}  # by the name of what a node gives

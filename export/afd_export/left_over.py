@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from afd_export.delegates import Delegate, load_rules
+from afd_export.onnx_shapes import with_shapes
 from afd_export.operations import read_operations
 from afd_mobile.errors import ConversionError
 
@@ -44,16 +45,12 @@ def reorders(model: onnx.ModelProto) -> bool:
 
     Requires static shapes.
     """
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {
-        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
-        for value in (*graph.input, *graph.value_info)
-    }
+    inferred, shapes = with_shapes(model)
     return any(
         node.op_type == "Transpose"
         or (
             node.op_type in ("Flatten", "Reshape")
             and np.prod(shapes.get(node.input[0], [])[2:]) > 1
         )
-        for node in graph.node
+        for node in inferred.graph.node
     )

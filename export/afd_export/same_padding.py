@@ -10,23 +10,21 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
+from afd_export.onnx_shapes import with_shapes
+
 
 def say_same(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every convolution that pads as SAME does says so; the values stay.
 
     Requires static shapes. Dilated convolutions are left: TensorFlow has no strided ones.
     """
-    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred, shapes = with_shapes(model)
     graph = inferred.graph
-    sizes = {
-        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim][2:]
-        for value in (*graph.input, *graph.value_info)
-    }
     for node in graph.node:
         if node.op_type != "Conv":
             continue
         given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        pads, size = given.get("pads", []), sizes.get(node.input[0], [])
+        pads, size = given.get("pads", []), shapes.get(node.input[0], [])[2:]
         if not any(pads) or not all(size) or any(d != 1 for d in given.get("dilations", [])):
             continue
         strides = given.get("strides", [1] * len(size))

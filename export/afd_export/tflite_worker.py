@@ -30,11 +30,11 @@ def main(request_path: Path) -> None:
     for simplification in (convolve_flattened, convolve_shuffled, say_same):
         model = simplification(model)
     saved_model = _to_saved_model(model, request["output_name"])
-    calibration = np.load(request["calibration"])
+    calibration, may_transpose = np.load(request["calibration"]), reorders(model)
 
     for target in request["targets"]:
         try:
-            _convert(saved_model, calibration, Path(request["prepared"]), target, reorders(model))
+            _convert(saved_model, calibration, Path(request["prepared"]), target, may_transpose)
         except Exception as error:  # the converters' errors have no common base
             traceback.print_exc()
             failure = {
