@@ -144,6 +144,9 @@ RECORDED = {
 }
 
 
+LARGE = ("resnet50", "repvgg_a2")
+
+
 def test_every_named_tap_is_looked_at() -> None:
     assert {name: [*taps] for name, taps in RECORDED.items()} == {
         name: [*taps] for name, taps in NAMED_TAPS.items()
@@ -151,7 +154,12 @@ def test_every_named_tap_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "tap"), [(name, tap) for name, taps in RECORDED.items() for tap in taps]
+    ("name", "tap"),
+    [
+        pytest.param(name, tap, marks=[pytest.mark.long] * (name in LARGE and number > 0))
+        for name, taps in RECORDED.items()
+        for number, tap in enumerate(taps)
+    ],
 )
 def test_every_named_tap_cuts_exactly(name: str, tap: str) -> None:
     whole = untrained(name)

@@ -329,7 +329,7 @@ def test_features_that_are_not_finite_are_refused(
 # --- drawing ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("corrected", [pytest.param(False, marks=pytest.mark.long), True])
 def test_figures_are_pngs_and_the_same_every_time(
     first_layer: Backbone,
     module: AfdModule,

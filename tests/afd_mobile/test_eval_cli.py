@@ -238,7 +238,7 @@ def test_no_share_is_recovered_of_the_same_classifier(tmp_path: Path, out: Path)
         assert (read(out / "a.json")["recovered_share"] is not None) == recovers
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", ["paper", pytest.param("field", marks=pytest.mark.long)])
 def test_a_suite_is_one_table_and_one_picture(tiny: Tiny, name: str, out: Path) -> None:
     written = ("--json", out / "a.json", "--plot", out / "a.png")
     outcome = afd_eval(*tiny.options, "--suite", name, "--limit", "1", *written)
