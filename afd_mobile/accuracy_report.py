@@ -10,10 +10,11 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-from afd_mobile.accuracy import MIN_CHANGED, RESAMPLES, SEED, Accuracy
+from afd_mobile.accuracy import Accuracy
 from afd_mobile.artifacts import read_versioned, versions_of
 from afd_mobile.conditions import CLEAN, LEFT_ALONE
 from afd_mobile.errors import InputError
+from afd_mobile.intervals import MIN_CHANGED, RESAMPLES, SEED
 from afd_mobile.terminal import aligned, in_markdown, printable
 
 SCHEMA_VERSION = 1

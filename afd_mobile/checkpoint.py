@@ -18,6 +18,7 @@ from afd_mobile.classifier_record import ClassifierRecord
 from afd_mobile.corrections import AnyConfig, AnyModule, InsideConfig, module_of
 from afd_mobile.errors import InputError
 from afd_mobile.files import write_whole
+from afd_mobile.held_out import HeldOut, Verdict
 from afd_mobile.resources import models_dir
 from afd_mobile.weights import check_entries, load_strictly, most_of
 from afd_mobile.weights_file import WeightsFile, read_weights_file
@@ -49,6 +50,23 @@ class Checkpoint:
     tap: str | None
     training: Mapping[str, Any]
     classifier: ClassifierRecord | None = None
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """What the training found; None where no picture was held out, and in earlier ones."""
+        recorded = self.training.get("held_out")
+        return None if recorded is None else HeldOut.from_dict(recorded)
+
+    def notices(self, path: Path) -> list[str]:
+        """What whoever uses it must know of its training.
+
+        Args:
+            path: its file.
+        """
+        found = self.held_out
+        if found is None or found.verdict is not Verdict.WORSE:
+            return []
+        return [f"checkpoint {path.stem}, when it was trained: {found.text()}"]
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -122,7 +140,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         check_entries(module_of(config), state, what)
     module = module_of(config)
     load_strictly(module, state, what=what)
-    return Checkpoint(
+    checkpoint = Checkpoint(
         module=module.eval().requires_grad_(False),
         backbone=_parsed(path, "backbone", lambda: _text(metadata.get("backbone", "null"))),
         tap=_parsed(path, "tap", lambda: _text(metadata.get("tap", "null"))),
@@ -131,6 +149,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ),
         classifier=_parsed(path, "classifier", lambda: _record(metadata.get("classifier"))),
     )
+    _parsed(path, "training", lambda: checkpoint.held_out)
+    return checkpoint
 
 
 def _record(encoded: str | None) -> ClassifierRecord | None:

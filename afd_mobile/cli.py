@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ from afd_mobile.conditions import CLEAN, SUITES, Suite, repeated, single
 from afd_mobile.degrade import QUALITIES, Codec
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.files import check_writable, make_folder, write_whole
+from afd_mobile.held_out import RULE as HELD_OUT_RULE
+from afd_mobile.held_out import held_out_line
 from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
 from afd_mobile.taps import LIST, PRESETS, RULE, Taps, preset_taps
 from afd_mobile.terminal import printable
@@ -31,6 +33,7 @@ from afd_mobile.training_command import (
     add_existing,
     add_workers,
     check_crop,
+    first_process,
     resumable,
     saved,
     shown,
@@ -47,8 +50,8 @@ if TYPE_CHECKING:
     from afd_mobile.backbones import Backbone
     from afd_mobile.corrections import AnyModule
     from afd_mobile.degrade import RGB
+    from afd_mobile.learning_curve import Point
     from afd_mobile.training import Progress
-    from afd_mobile.validation import Validation
 
 
 def train_main() -> None:
@@ -63,16 +66,18 @@ def _train_parser() -> argparse.ArgumentParser:
         "The eighth picture of a folder, the 16th, ... are held out. The bar shows of these how\n"
         "much of what JPEG does to the classifier's answer (its KL divergence from that on the\n"
         "clean picture) is removed, how much of the top-1 that it changes is `recovered`, both as\n"
-        "mean of QF 25 to 7, and how many `clean` pictures keep theirs; the last line says it of\n"
-        "the checkpoint. afd-eval curve draws how they grew.",
+        "mean of QF 25 to 7, and how many `clean` pictures keep theirs. A table of how they grew\n"
+        "comes at the end. KL that is removed only on pictures that were trained on is learnt by\n"
+        "heart: more pictures help there, more steps do not. The last line says what it came to,\n"
+        f"and the checkpoint remembers it.\n\n{HELD_OUT_RULE}",
     )
     add = parser.add_argument
     add(
         "--backbone",
         type=typed_backbone,
-        required=True,
         metavar="NAME",
-        help="torchvision or timm classifier, or package.module:factory, which is run",
+        help="torchvision or timm classifier, or package.module:factory, which is run; needed, "
+        "but for --show",
     )
     add(
         "--taps",
@@ -100,13 +105,13 @@ def _train_parser() -> argparse.ArgumentParser:
         "--images",
         type=Path,
         metavar="DIR",
-        help="training pictures, searched recursively; needed, but for --taps list",
+        help="training pictures, searched recursively; needed, but for --taps list and --show",
     )
     add(
         "--out",
         type=Path,
         metavar="FILE",
-        help="checkpoint to write, .safetensors; needed, but for --taps list",
+        help="checkpoint to write, .safetensors; needed, but for --taps list and --show",
     )
     add(
         "--objective",
@@ -146,6 +151,14 @@ def _train_parser() -> argparse.ArgumentParser:
     add_device(parser)
     add_workers(parser)
     add_existing(parser, "an existing checkpoint")
+    add("--plot", type=Path, metavar="FILE", help="draw the learning curve, .png")
+    add(
+        "--show",
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="print what checkpoints (files, or shipped names) record of their training, and their "
+        "learning curves, and end; with --plot draw these",
+    )
     return parser
 
 
@@ -167,28 +180,44 @@ def _add_classifier(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    _check_plot(arguments.plot)
+    needed = ["backbone", "images", "out"]
+    given = [f"--{option}" for option in needed if getattr(arguments, option)]
+    if arguments.show:
+        if given:
+            raise UsageError(f"--show trains nothing: leave out {', '.join(given)}")
+        _show(arguments.show, arguments.plot)
+        return
+    if arguments.taps == [LIST]:
+        needed = ["backbone"]
+    missing = [f"--{option}" for option in needed if f"--{option}" not in given]
+    if missing:
+        raise UsageError(f"the following arguments are required: {', '.join(missing)}")
     if arguments.taps == [LIST]:
         from afd_mobile.tap_list import tap_list
 
         print("\n".join(map(printable, tap_list(arguments.backbone, None))))
         return
-    missing = [f"--{option}" for option in ("images", "out") if not getattr(arguments, option)]
-    if missing:
-        raise UsageError(f"the following arguments are required: {', '.join(missing)}")
     out: Path = arguments.out
     state = state_beside(out, resume=arguments.resume, force=arguments.force)
     check_crop(arguments.crop)
+    check_writable(arguments.plot)
     taps = preset_taps(arguments.preset, arguments.taps)
 
-    import torch
-
-    from afd_mobile import distributed, training
-    from afd_mobile.backbones import check_size, load_backbone
-    from afd_mobile.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
-    from afd_mobile.fit import record_of
     from afd_mobile.picture_files import list_images, split
 
     images = list_images(arguments.images)
+    held_out = split(images)[1]
+    if first_process():  # torch alone may take many seconds to import
+        print(f"{len(images):,} pictures, {len(held_out):,} of them held out", flush=True)
+
+    import torch
+
+    from afd_mobile import distributed, learning_curve, training
+    from afd_mobile.backbones import check_size, load_backbone
+    from afd_mobile.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+    from afd_mobile.fit import record_of
+
     device = distributed.device_of(arguments.device)
     backbone = load_backbone(
         arguments.backbone,
@@ -231,12 +260,17 @@ def _train(arguments: argparse.Namespace) -> None:
                 raise saved(progress.iteration, state)
             if distributed.rank() > 0:
                 return
+        validation = progress.validation
+        if validation is None:  # a resumed training that lacked its result alone has read none
+            validation, _ = training.held_out_validation(backbone, held_out, device)
+        found = None if validation is None else validation.held_out(module)
         check_interrupted()
         record = {
             "pictures": len(images),
             "unreadable": progress.unreadable,
             **settings.as_dict(),
             "init": init and init.stem,
+            "held_out": found and found.as_dict(),
             "curve": progress.curve,
         }
         trained = Checkpoint(
@@ -247,29 +281,37 @@ def _train(arguments: argparse.Namespace) -> None:
     broken = f", {progress.unreadable} of them unreadable" if progress.unreadable else ""
     made = f"trained for {backbone.name} at {backbone.tap}, {len(images)} pictures{broken}"
     print(printable(f"{out}  ({made})"))
-    validation = progress.validation
-    if validation is None:  # a resumed training that lacked its result alone has read none
-        validation, _ = training.held_out_validation(backbone, split(images)[1], device)
-    print(_held_out(module, validation))
+    if progress.curve:
+        print("\n".join(learning_curve.text_table(progress.curve)))
+    if arguments.plot:
+        _draw({str(out): progress.curve}, arguments.plot)
+    print(held_out_line(found))
 
 
-def _held_out(module: AnyModule, validation: Validation | None) -> str:
-    """How good the trained module is, on pictures that it has not seen."""
-    from statistics import mean
+def _show(names: list[str], plot: Path | None) -> None:
+    check_writable(plot)
 
-    if validation is None:
-        return "held out: no picture, so nothing says how good it is; afd-eval does"
-    good = validation.corrected(module)
-    direct, corrected = (
-        mean(likeness.agreement[str(quality)] for quality in QUALITIES)
-        for likeness in (validation.direct, good)
-    )
-    return (
-        f"held out: {len(validation.reference)} pictures; top-1 as of the clean picture, mean of "
-        f"QF {' '.join(map(str, QUALITIES))}: direct {direct:.1%} -> corrected {corrected:.1%}; "
-        f"corrected clean ones {good.agreement['clean']:.1%}; KL removed "
-        f"{mean(validation.kl_removed(good).values()):.1%}"
-    )
+    from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
+    from afd_mobile.training_record import curve_of, record_lines
+
+    checkpoints = {name: load_checkpoint(find_checkpoint(name)) for name in names}
+    curves = {name: curve_of(checkpoint, name) for name, checkpoint in checkpoints.items()}
+    for name, checkpoint in checkpoints.items():
+        print(printable(name))
+        print("\n".join(map(printable, record_lines(checkpoint, curves[name]))))
+    if plot:
+        _draw(curves, plot)
+
+
+def _draw(curves: Mapping[str, Sequence[Point]], plot: Path) -> None:
+    """Of those that have one."""
+    from afd_mobile import learning_curve
+
+    drawn = {printable(name): curve for name, curve in curves.items() if curve}
+    if drawn:
+        _write(plot, learning_curve.draw(drawn))
+    else:
+        _say([f"no {plot}: there is no learning curve to draw"])
 
 
 def _new_module(backbone: Backbone, taps: Taps, drift_input: str, init: Path | None) -> AnyModule:
@@ -317,7 +359,6 @@ def _postfix(progress: Progress) -> dict[str, str]:
 def eval_main() -> None:
     """Entry point of the console script."""
     other = {
-        "curve": (_curve, _curve_parser),
         "drift": (_drift, _drift_parser),
         "table": (_table, _table_parser),
     }
@@ -332,7 +373,6 @@ def _eval_parser() -> argparse.ArgumentParser:
     parser = Parser(
         "afd-eval",
         "Measure a classifier's accuracy on clean and compressed pictures.\n"
-        "afd-eval curve: the learning curves of checkpoints, as table and plot.\n"
         "afd-eval drift: how far compression moves features, and the correction brings them back.\n"
         "afd-eval table: several --json files as one table and plot.",
     )
@@ -547,45 +587,6 @@ def _table(arguments: argparse.Namespace) -> None:
         _write(arguments.plot, accuracy_report.draw(reports))
 
 
-def _curve_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        "afd-eval curve",
-        "The learning curves of checkpoints: how much of the KL divergence that JPEG causes is\n"
-        "removed, on held-out pictures and on pictures that were trained on, and how much of the\n"
-        "top-1 that it changes is recovered; means of QF 25 to 7. What is removed on those that\n"
-        "were trained on alone is learnt by heart: more pictures help there, more steps do not.",
-    )
-    parser.add_argument(
-        "checkpoints", nargs="+", metavar="CHECKPOINT", help="file, or name of a shipped one"
-    )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture, .png")
-    return parser
-
-
-def _curve(arguments: argparse.Namespace) -> None:
-    _check_plot(arguments.plot)
-    check_writable(arguments.plot)
-
-    from afd_mobile import learning_curve
-    from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
-
-    curves = {}
-    for name in arguments.checkpoints:
-        record = load_checkpoint(find_checkpoint(name)).training
-        try:
-            curves[name] = learning_curve.checked(record.get("curve"))
-        except ValueError as error:
-            raise InputError(f"checkpoint {name} holds no learning curve") from error
-        if not curves[name]:
-            raise InputError(f"checkpoint {name} was trained without held-out pictures: no curve")
-    for name, curve in curves.items():
-        print(printable(name))
-        print("\n".join(learning_curve.text_table(curve)))
-    if arguments.plot:
-        shown = {printable(name): curve for name, curve in curves.items()}
-        _write(arguments.plot, learning_curve.draw(shown))
-
-
 def _drift_parser() -> argparse.ArgumentParser:
     parser = Parser(
         "afd-eval drift",
@@ -643,7 +644,7 @@ def _drift(arguments: argparse.Namespace) -> None:
     name = recorded_backbone(checkpoint.backbone, arguments.backbone, what=f"checkpoint {path}")
     weights = arguments.backbone_weights
     backbone = load_backbone(name, tap=arguments.tap or checkpoint.tap, weights=weights)
-    _say(backbone.notices)
+    _say([*backbone.notices, *checkpoint.notices(path)])
     if backbone.tap == checkpoint.tap:
         _say(notices_of_fit(checkpoint, backbone, path))
     module = checkpoint.module if backbone.tap == checkpoint.tap else None

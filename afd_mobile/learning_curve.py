@@ -59,19 +59,11 @@ def mean_removed(point: Point, key: str = "kl_removed") -> float | None:
 
 # --- for people ---------------------------------------------------------------------------------
 
-_COLUMNS = (
-    "crops",
-    "loss",
-    "KL removed, held out",
-    "on training pictures",
-    "clean KL",
-    "recovered share",
-    "clean agreement",
-)
+_COLUMNS = ("crops", "loss", "KL removed, held out", "trained on", "recovered", "clean")
 
 
 def text_table(curve: Sequence[Point]) -> list[str]:
-    """A line for every point; shares in %, means over the qualities, `-` for what is unknown."""
+    """A line for every point; means over the qualities, `-` for what is unknown."""
     return aligned([_COLUMNS, *map(_cells, curve)], left=0)
 
 
@@ -80,14 +72,13 @@ def _cells(point: Point) -> list[str]:
         f"{point['crops']:,}",
         f"{point['loss']:.3f}",
         *(_percent(mean_removed(point, key)) for key in _KL_BY_QUALITY),
-        f"{point['clean_kl']:.4f}" if "clean_kl" in point else "-",
         _percent(point["recovered_share"]),
         _percent(point["agreement"]["clean"]),
     ]
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
+    return "-" if share is None else f"{share:.1%}"
 
 
 def draw(curves: Mapping[str, Sequence[Point]]) -> bytes:

@@ -101,7 +101,7 @@ def open_predictor(
         )
     name = recorded_backbone(loaded.backbone, typed, what=f"checkpoint {checkpoint}")
     backbone = load_backbone(name, tap=loaded.tap, weights=weights)
-    notices = notices_of_fit(loaded, backbone, checkpoint)
+    notices = loaded.notices(checkpoint) + notices_of_fit(loaded, backbone, checkpoint)
     return Predictor(
         checkpoint.stem,
         sha256(checkpoint),

@@ -80,6 +80,11 @@ def check_crop(crop: int) -> None:
         raise UsageError(f"--crop {crop} is not a multiple of 8")
 
 
+def first_process() -> bool:
+    """Whether this is the one, of those that `torchrun` started, that says what is going on."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 # --- files --------------------------------------------------------------------------------------
 
 

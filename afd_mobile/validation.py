@@ -14,6 +14,7 @@ from afd_mobile.backbones import Backbone, classifier
 from afd_mobile.corrections import AnyModule
 from afd_mobile.degrade import QUALITIES, RGB, jpeg
 from afd_mobile.fusion import fuse
+from afd_mobile.held_out import Answers, HeldOut, held_out_of
 from afd_mobile.objectives import divergence
 
 MAX_PICTURES = 128
@@ -52,14 +53,19 @@ class Validation:
         }
         plain = self._outputs(classifier(backbone, None, device))
         self.reference = plain["clean"]
-        self.direct = self._likeness(plain)
+        self._direct = self._answers(plain)
+        self.direct = self._likeness(self._direct)
 
     def corrected(self, module: AnyModule) -> Likeness:
-        return self.of(classifier(self.backbone, fuse(module), self.device))
+        return self.of(self._corrected(module))
 
     def of(self, logits: Logits) -> Likeness:
         """Of any classifier of these classes."""
-        return self._likeness(self._outputs(logits))
+        return self._likeness(self._answers(self._outputs(logits)))
+
+    def held_out(self, module: AnyModule) -> HeldOut:
+        """What these pictures, if they were held out, say of the module."""
+        return held_out_of(self._direct, self._answers(self._outputs(self._corrected(module))))
 
     def recovered_share(self, corrected: Likeness) -> float:
         """Mean over the qualities of (corrected - direct) / (1 - direct), of agreement."""
@@ -72,6 +78,9 @@ class Validation:
         direct = {q: self.direct.kl[q] for q in map(str, QUALITIES)}
         return {q: 1 - corrected.kl[q] / kl if kl > 0 else 0.0 for q, kl in direct.items()}
 
+    def _corrected(self, module: AnyModule) -> Logits:
+        return classifier(self.backbone, fuse(module), self.device)
+
     def _outputs(self, logits: Logits) -> dict[str, Tensor]:
         """(N, classes) by condition."""
         return {
@@ -81,9 +90,15 @@ class Validation:
             for condition, pictures in self.pictures.items()
         }
 
-    def _likeness(self, outputs: dict[str, Tensor]) -> Likeness:
-        top1 = self.reference.argmax(1)
-        return Likeness(
-            {c: float((x.argmax(1) == top1).double().mean()) for c, x in outputs.items()},
-            {c: float(divergence(x, self.reference).mean()) for c, x in outputs.items()},
+    def _answers(self, outputs: dict[str, Tensor]) -> Answers:
+        top1, logits = self.reference.argmax(1), outputs.values()
+        same = [(x.argmax(1) == top1).cpu().numpy() for x in logits]
+        kl = [divergence(x, self.reference).cpu().numpy() for x in logits]
+        return Answers(np.stack(same, axis=1).astype(np.uint8), np.stack(kl, axis=1).astype(float))
+
+    def _likeness(self, answers: Answers) -> Likeness:
+        same, kl = (
+            dict(zip(self.pictures, map(float, table.mean(axis=0)), strict=True))
+            for table in (answers.same, answers.kl)
         )
+        return Likeness(same, kl)

@@ -72,6 +72,7 @@ def find_source(request: ExportRequest) -> ExportSource:
                 f"checkpoint {path} is an ablation (--drift-input {afd.config.drift_input}), not "
                 "for phones; measure it with afd-eval, or train with --drift-input dct"
             )
+        notices += checkpoint.notices(path)
         notices += notices_of_fit(checkpoint, backbone, path)
         name = _plain(path.stem)
     elif request.checkpoint == RANDOM_CHECKPOINT:

@@ -23,6 +23,7 @@ from afd_mobile.fit import record_of
 from tests.afd_export.conftest import PLACES
 from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.single_tap import single_tap_config
+from tests.afd_mobile.test_held_out import HARMFUL, HELPFUL
 
 
 @pytest.fixture
@@ -118,6 +119,18 @@ def test_an_untrained_module_is_that_of_the_preset(
     assert [f"{p.kind}:{p.node}" for p in inside.afd.config.places] == list(PLACES)
     assert isinstance(single.afd, AfdModule) and single.afd.config.architecture == "paper"
     assert single.backbone.tap == "act1" and single.name.startswith("tinynet.make-paper-untrained")
+
+
+def test_an_export_of_a_checkpoint_whose_training_did_harm_says_so(
+    inside: str, make_request: Callable[..., ExportRequest]
+) -> None:
+    for found in (HARMFUL, HELPFUL):
+        record = {"held_out": found.as_dict()}
+        again = dataclasses.replace(load_checkpoint(Path(inside)), training=record)
+        save_checkpoint(Path(inside), again)
+        notices = find_source(make_request(checkpoint=inside, taps=())).notices
+        said = f"checkpoint inside, when it was trained: {found.text()}"
+        assert (said in notices) == (found is HARMFUL)
 
 
 def test_without_taps_the_rule_chooses(make_request: Callable[..., ExportRequest]) -> None:

@@ -8,10 +8,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, multinomial
 
-from afd_mobile.accuracy import Accuracy, Estimate, accuracy_of, difference, share
+from afd_mobile.accuracy import Accuracy, accuracy_of
 from afd_mobile.conditions import CLEAN, LEFT_ALONE, Condition, repeated, single
 from afd_mobile.degrade import Blur, Codec
 from afd_mobile.evaluation import Outcomes
+from afd_mobile.intervals import Estimate, difference, share
 
 QF25, QF7 = single(25), single(7)
 Hits = NDArray[np.uint8]

@@ -191,6 +191,8 @@ def test_broken_records_are_an_input_error(path: Path) -> None:
     with_metadata(path, training="{not json")
     with pytest.raises(InputError):
         load_checkpoint(path)
+    with_metadata(path, training='{"held_out": {"verdict": "excellent"}}')
+    assert refusal(path).startswith(f"{path}: broken training in the metadata: held_out is not")
 
 
 def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:

@@ -23,9 +23,8 @@ from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.conditions import SUITES
-from afd_mobile.learning_curve import text_table
 from tests.afd_mobile.single_tap import single_tap_config
-from tests.afd_mobile.test_learning_curve import CURVE
+from tests.afd_mobile.test_held_out import HARMFUL, HELPFUL
 from tests.afd_mobile.test_predictors import write_export
 from tests.afd_mobile.tiny_classifier import (
     CLASSES,
@@ -532,44 +531,18 @@ def test_an_interrupted_run_writes_nothing(tiny: Tiny, tmp_path: Path, out: Path
     assert not list(out.iterdir())
 
 
-# --- afd-eval curve ------------------------------------------------------------------------------
-
-
-def write_with_curve(path: Path, record: dict[str, Any]) -> Path:
-    save_checkpoint(path, Checkpoint(make_module(), NAME, TAP, record))
-    return path
-
-
-def test_curves_are_one_table_each_and_one_picture(tmp_path: Path, out: Path) -> None:
-    """Of a shipped checkpoint, too, which was trained before there was a KL."""
-    mine = write_with_curve(tmp_path / "mine.safetensors", {"curve": CURVE})
-    shipped, plot = "afd-mobilenet_v2-mobile", out / "curve.png"
-    outcome = afd_eval("curve", mine, shipped, "--plot", plot)
-    assert outcome.code == 0, outcome.err
-    lines = outcome.out.splitlines()
-    assert lines[:4] == [str(mine), *text_table(CURVE)]
-    assert lines[4] == shipped and lines[-2].split()[0] == "192,000"
-    assert lines[-1] == f"  {plot}"
-    with Image.open(plot) as image:
-        image.load()
-
-
-@pytest.mark.parametrize(
-    ("record", "said"),
-    [
-        ({}, "holds no learning curve"),
-        ({"curve": [1]}, "holds no learning curve"),
-        ({"curve": []}, "was trained without held-out pictures: no curve"),
-    ],
-)
-def test_a_checkpoint_without_a_curve_is_one_line(
-    tmp_path: Path, out: Path, record: dict[str, Any], said: str
+def test_a_checkpoint_whose_training_did_harm_is_evaluated_with_a_notice(
+    tiny: Tiny, tmp_path: Path
 ) -> None:
-    mine = write_with_curve(tmp_path / "mine.safetensors", record)
-    outcome = afd_eval("curve", mine, "--plot", out / "curve.png")
-    assert (outcome.code, outcome.out) == (3, "")
-    assert outcome.err == f"afd-eval curve: error: checkpoint {mine} {said}\n"
-    assert not list(out.iterdir())
+    """One that did good is evaluated without."""
+    for found, said in ((HARMFUL, 1), (HELPFUL, 0)):
+        mine = tmp_path / "mine.safetensors"
+        record = {"held_out": found.as_dict()}
+        save_checkpoint(mine, Checkpoint(make_module(), NAME, TAP, record))
+        outcome = afd_eval(mine, *tiny.quick[1:])
+        assert outcome.code == 0, outcome.err
+        notice = f"note: checkpoint mine, when it was trained: {found.text()}\n"
+        assert outcome.err.count(notice) == said == outcome.err.count("note: ")
 
 
 # --- afd-eval drift ------------------------------------------------------------------------------

@@ -79,14 +79,10 @@ def test_the_mean_of_the_qualities() -> None:
 
 def test_the_table() -> None:
     assert text_table([earlier_point(1600), *CURVE]) == [
-        "crops   loss  KL removed, held out  on training pictures  clean KL  recovered share  "
-        "clean agreement",
-        "1,600  1.500                     -                     -         -             12.5  "
-        "           75.0",
-        "3,200  1.500                  25.0                  50.0    0.0013             12.5  "
-        "           75.0",
-        "6,400  1.500                  37.5                  75.0    0.0013             12.5  "
-        "           75.0",
+        "crops   loss  KL removed, held out  trained on  recovered  clean",
+        "1,600  1.500                     -           -      12.5%  75.0%",
+        "3,200  1.500                 25.0%       50.0%      12.5%  75.0%",
+        "6,400  1.500                 37.5%       75.0%      12.5%  75.0%",
     ]
 
 

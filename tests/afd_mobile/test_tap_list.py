@@ -45,6 +45,10 @@ def test_a_training_needs_pictures_and_a_place_for_its_checkpoint() -> None:
     done = run_here(cli.train_main, "afd-train", "--backbone", "mobilenet_v2")
     assert done.code == 2
     assert "required: --images, --out" in done.err
+    for asked, missing in (((), "--backbone, --images, --out"), (("--taps", "list"), "--backbone")):
+        done = run_here(cli.train_main, "afd-train", *asked)
+        assert (done.code, len(done.err.splitlines())) == (2, 1)
+        assert f"required: {missing}\n" in done.err
 
 
 def test_nearest() -> None:

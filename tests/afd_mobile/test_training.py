@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from timm.optim import muon as timm_muon
 from torch import Tensor, nn
@@ -30,7 +31,9 @@ from afd_mobile.dct import BLOCK
 from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.errors import InputError
 from afd_mobile.fe_net import UNetFeNet
-from afd_mobile.learning_curve import checked
+from afd_mobile.held_out import KEEPS_CLEAN
+from afd_mobile.intervals import MIN_CHANGED
+from afd_mobile.learning_curve import checked, text_table
 from afd_mobile.picture_files import list_images, read_image, split
 from afd_mobile.taps import preset_taps
 from afd_mobile.training import CPU, Settings, _pictures_sha256
@@ -568,17 +571,56 @@ def test_the_command_writes_a_checkpoint_and_no_rest(
     assert "20 pictures)" in done.out
     held_out = [centre_crop(read_image(many_photos / f"{i}.png"), SIZE) for i in ("07", "15")]
     validation = Validation(tiny_blocks, held_out, CPU)
-    good = validation.corrected(checkpoint.module)
-    direct, corrected = (
-        100 * np.mean([likeness.agreement[str(q)] for q in QUALITIES])
-        for likeness in (validation.direct, good)
+    found = validation.held_out(checkpoint.module)
+    assert (checkpoint.held_out, record["held_out"]["verdict"]) == (found, "undecided")
+    first, _, *table, last = done.out.splitlines()
+    assert first == "20 pictures, 2 of them held out"
+    assert (table, last) == (text_table(record["curve"]), found.text())
+    assert last.startswith(
+        "held out, 2 pictures: too few to tell it from no correction; KL removed"
     )
-    removed = np.mean(list(validation.kl_removed(good).values()))
-    assert done.out.splitlines()[-1] == (
-        "held out: 2 pictures; top-1 as of the clean picture, mean of QF 25 18 15 10 7: direct "
-        f"{direct:.1f}% -> corrected {corrected:.1f}%; corrected clean ones "
-        f"{good.agreement['clean']:.1%}; KL removed {removed:.1%}"
-    )
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_training_that_ends_below_no_correction_says_so_in_its_last_line(
+    tmp_path: Path, photograph: NDArray[np.uint8], tiny_blocks: Backbone, afd_train: AfdTrain
+) -> None:
+    """It starts with a correction that is noise, and one step does not mend it."""
+    images, first, out = (tmp_path / name for name in ("images", "a.safetensors", "b.safetensors"))
+    images.mkdir()
+    for i in range(80):  # ten are held out
+        crop = photograph[4 * i : 4 * i + 100, 5 * i : 5 * i + 100]
+        Image.fromarray(crop).save(images / f"{i:02}.png")
+    module = new_module(tiny_blocks)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name.startswith("fe_net.out"):
+                parameter.normal_(std=10)
+    save_checkpoint(first, Checkpoint(module, NAME, TAP, {}))
+    plot = tmp_path / "curve.png"
+    asked = (*options(images, out), *ONE_ADAM_STEP, "--init", first, "--plot", plot)
+    done = afd_train(*asked)
+    assert done.code == 0, done.err
+    *_, drawn, last = done.out.splitlines()
+    assert last.startswith("held out, 10 pictures: WORSE than no correction (answers move further")
+    assert "clean pictures lose their class" in last
+    found = load_checkpoint(out)
+    assert found.held_out is not None and found.training["held_out"]["verdict"] == "worse"
+    assert found.notices(out) == [f"checkpoint b, when it was trained: {last}"]
+    assert drawn == f"  {plot}"
+    with Image.open(plot) as picture:
+        picture.load()
+
+
+def test_without_held_out_pictures_there_is_nothing_to_draw(
+    tmp_path: Path, photos: Path, afd_train: AfdTrain
+) -> None:
+    out, plot = tmp_path / "afd.safetensors", tmp_path / "curve.png"
+    done = afd_train(*options(photos, out), *ONE_ADAM_STEP, "--plot", plot)
+    assert done.code == 0, done.err
+    assert done.err.endswith(f"note: no {plot}: there is no learning curve to draw\n")
+    assert done.out.splitlines()[-1].startswith("held out: no picture, so nothing says how good")
+    assert load_checkpoint(out).training["held_out"] is None
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -646,6 +688,8 @@ def test_the_help_states_the_rule() -> None:
     assert f"{places.RESIDUALS} in all" in text and "a 40th of the classifier" in text
     assert places.RESIDUAL_SHARE == 1 / 40
     assert f"a stride of {BLOCK} or less" in text
+    assert f"keep their class lies below {KEEPS_CLEAN:.0%}".replace("%", " %") in text
+    assert f"Fewer than {MIN_CHANGED} pictures" in text
 
 
 @pytest.mark.parametrize("drift_input", ["pixels", "shuffled-dct", "none"])
@@ -826,6 +870,7 @@ def test_a_missing_picture_folder_is_one_line_and_exit_code_3(
     "wrong",
     [
         ["--out", "x.pth"],
+        ["--plot", "x.pdf"],
         ["--crop", "9"],
         ["--iterations", "0"],
         ["--drift-input", "audio"],

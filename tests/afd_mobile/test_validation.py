@@ -14,6 +14,7 @@ from afd_mobile.backbones import Backbone, classifier
 from afd_mobile.corrections import AnyModule
 from afd_mobile.datasets import centre_crop, spread_crops
 from afd_mobile.degrade import QUALITIES, jpeg
+from afd_mobile.held_out import Verdict
 from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.validation import Likeness, Logits, Validation
 from tests.afd_mobile.inside import inside_module
@@ -95,6 +96,17 @@ def test_corrections_inside_the_classifier_are_applied(
     with torch.no_grad():
         module.get_parameter("corrections.0.leave.weight").normal_(0, 1e4)
     assert three.corrected(module).agreement["clean"] < 1
+
+
+def test_what_is_said_of_held_out_pictures_agrees_with_the_learning_curves_figures(
+    three: Validation, tiny_blocks: Backbone
+) -> None:
+    module = new_module(tiny_blocks)
+    found, good = three.held_out(module), three.corrected(module)
+    assert found.pictures == 3 and found.verdict is Verdict.UNDECIDED
+    assert found.kl_removed.value == pytest.approx(np.mean(list(three.kl_removed(good).values())))
+    assert found.recovered_share.value == pytest.approx(three.recovered_share(good))
+    assert found.clean_kept.value == good.agreement["clean"]
 
 
 def test_the_plain_classifier_is_run_once(
