@@ -10,20 +10,21 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from afd_mobile.backbone_names import BackboneName, Factory
+from afd_mobile.backbone_names import BackboneName, Factory, OnnxFile
 from afd_mobile.checkpoint import CONFIGS
 from afd_mobile.corrections import AnyModule
 from afd_mobile.datasets import nchw
 from afd_mobile.dct import BLOCK
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fusion import Reparameterizable
+from afd_mobile.onnx_operators import Operation
 from afd_mobile.places import (
     QUALNAME,
     Network,
@@ -34,13 +35,17 @@ from afd_mobile.places import (
 )
 from afd_mobile.resources import models_dir
 from afd_mobile.taps import nearest
+from afd_mobile.two_layer_head import take_two_layer_head
 from afd_mobile.weights import Weights, find_weights, load_strictly
 from afd_mobile.weights_file import read_weights_file
+
+if TYPE_CHECKING:
+    from afd_mobile.onnx_network import OnnxNetwork
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Where weights come from that nobody typed.
-AUTOMATIC = ("bundled", "published", "factory")
+AUTOMATIC = ("bundled", "published", "factory", "onnx")
 
 # The default tap comes first. D1 to D4 are the paper's (section IV-C1).
 NAMED_TAPS: Mapping[str, Mapping[str, str]] = {
@@ -114,7 +119,7 @@ class Backbone:
 def load_backbone(
     name: BackboneName,
     *,
-    tap: str | None = None,
+    tap: str | Callable[[Network], str] | None = None,
     before: Sequence[str] = (),
     weights: str = "auto",
     mean: tuple[float, ...] | None = None,
@@ -126,10 +131,10 @@ def load_backbone(
     """A classifier by name with its weights, cut at its tap.
 
     Args:
-        name: of torchvision or timm; or a Factory, whose code is run. A name that comes from a
-            file goes through `recorded_backbone` first.
+        name: of torchvision or timm; a Factory, whose code is run; or an OnnxFile. A name that
+            comes from a file goes through `named_backbone` first.
         tap: a node's name or one of the backbone's own (D1 ...); default: the first in NAMED_TAPS,
-            or one that `taps.RULE` chooses.
+            or one that `taps.RULE` chooses; or what finds it in the whole network.
         before: nodes that a chosen tap does not lie behind.
         weights: `auto`, `random` or a file.
         mean, std, input_size: override the network's own record.
@@ -140,26 +145,33 @@ def load_backbone(
         InputError: an unknown network or tap, or weights that are missing or do not fit.
     """
     _check_normalization(mean, std)
-    source = _source_of(name)
+    source = _source_of(name, input_size)
     name = source.name
     torch.manual_seed(seed)
     model = source.build(None)
     trained, origin = weights != "random", "random"
     notices: tuple[str, ...] = ()
-    if trained:
+    if source.onnx is not None:
+        mean, std, notices = _onnx_normalization(source.onnx, mean, std, weights)
+        origin = "onnx"
+    elif trained:
         found, origin, source = _find_weights(source, model, weights)
         if found is not None:
             what = _described(name, origin)
             model = _with_classes_of(found.state, source, model, what)
             load_strictly(model, found.state, what=what)
-            notices = (found.notice,) if found.notice else ()
+            notices = found.notices
     model = _without_in_place(model.eval().requires_grad_(False))
     size = input_size or source.input_size
+    if source.onnx is not None:
+        source.onnx.check(Normalize(mean or source.mean, std or source.std), size)
     probe = _probe(size)
     logits = _logits(_answer(model, name, probe), name, features_only=features_only)
     nodes = _traced(model, name)
     if tap is None:
         tap = _default_tap(model, name, nodes, probe, before)
+    elif not isinstance(tap, str):
+        tap = tap(Network(fx.GraphModule(model, next(iter(nodes.values())).graph), probe))
     tap = NAMED_TAPS.get(name, {}).get(tap, tap)
     head, tail, activation = _cut(model, name, tap, _node(nodes, name, tap))
     with torch.no_grad():
@@ -194,7 +206,7 @@ def whole_network(name: BackboneName, *, input_size: int | None = None) -> tuple
     Raises:
         InputError: an unknown network, or one that cannot be traced or takes no such pictures.
     """
-    source = _source_of(name)
+    source = _source_of(name, input_size)
     size = input_size or source.input_size
     probe = _probe(size)
     model = _without_in_place(source.build(None).eval().requires_grad_(False))
@@ -286,9 +298,12 @@ class _Source:
     std: tuple[float, ...]
     input_size: int
     download: Callable[[], dict[str, Tensor]] | None
+    onnx: OnnxNetwork | None = None
 
 
-def _source_of(name: BackboneName) -> _Source:
+def _source_of(name: BackboneName, input_size: int | None) -> _Source:
+    if isinstance(name, OnnxFile):
+        return _onnx_source(name, input_size)
     if isinstance(name, Factory):
         return _factory_source(name.name)
     # Both libraries are slow to import; a person's own factory may need neither.
@@ -375,6 +390,44 @@ def _factory_source(name: str) -> _Source:
     return _Source(name, lambda _: model, mean, std, _square(size, name), None)
 
 
+def _onnx_source(file: OnnxFile, input_size: int | None) -> _Source:
+    from afd_mobile.onnx_network import read_onnx  # onnx and its runtime are slow to import
+
+    found = read_onnx(file.path, input_size or 224)
+    if found.input_size is not None and input_size not in (None, found.input_size):
+        raise InputError(
+            f"{file.path} takes pictures of {found.input_size} x {found.input_size}, not of "
+            f"{input_size}; leave out --input-size"
+        )
+    scaling = found.scaling
+    mean, std = (scaling.mean, scaling.std) if scaling else (IMAGENET_MEAN, IMAGENET_STD)
+    size = found.input_size or 224
+    return _Source(str(file), lambda _: found.network, mean, std, size, None, found)
+
+
+def _onnx_normalization(
+    onnx: OnnxNetwork,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    weights: str,
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, tuple[str, ...]]:
+    """What stays of mean and std as they are given, and what a person must know."""
+    name, scaling = onnx.path.name, onnx.scaling
+    if weights != "auto":
+        raise UsageError(f"--backbone-weights {weights}: {name} holds its own; leave it out")
+    softmax = (f"{name} ends in a Softmax, which is left out",) * onnx.softmax
+    if scaling is None:
+        assumed = (
+            f"{name} does not say how its pictures are normalised: taken as ImageNet's; if it was "
+            "trained otherwise, give --mean and --std"
+        )
+        return mean, std, (*softmax, *(assumed,) * (mean is None or std is None))
+    for option, given, own in (("--mean", mean, scaling.mean), ("--std", std, scaling.std)):
+        if given is not None and not np.allclose(given, own, rtol=1e-3):
+            raise UsageError(f"{option}: {name} normalises its pictures itself; leave it out")
+    return None, None, softmax
+
+
 def _of_three(values: object, what: str) -> tuple[float, ...] | None:
     """None of what is no list of numbers: a buffer or a method of the network's own."""
     if not isinstance(values, list | tuple):
@@ -441,27 +494,35 @@ def _find_weights(
     They are None where a person's own factory has loaded its weights itself.
     """
 
-    def read(path: Path, origin: str) -> Weights:
+    def read(path: Path, origin: str) -> tuple[Weights, _Source]:
         file = read_weights_file(path)
         if file.metadata.get("format") in CONFIGS:
             raise InputError(
                 f"{path} is an AFD checkpoint, not a classifier's weights: it goes to --checkpoint"
             )
-        return find_weights(file, model, _described(source.name, origin))
+        head = take_two_layer_head(file, model)
+        found = find_weights(file, model, _described(source.name, origin))
+        if head is None:
+            return found, source
+        found = replace(found, notices=(*found.notices, head))
+        return found, replace(source, build=lambda _: model)  # which has this head now
 
     if weights != "auto":
-        return read(Path(weights), weights), weights, source
+        found, source = read(Path(weights), weights)
+        return found, weights, source
     bundled = bundled_weights(source.name)
     if bundled.is_file():
-        return read(bundled, "bundled"), "bundled", _with_own_record(source, bundled)
+        found, source = read(bundled, "bundled")
+        return found, "bundled", _with_own_record(source, bundled)
     folder = os.environ.get("AFD_WEIGHTS_DIR")
     own = Path(folder) / f"{source.name}.pth" if folder else None
     if own and own.is_file():
-        return read(own, str(own)), str(own), source
+        found, source = read(own, str(own))
+        return found, str(own), source
     if source.download is None:
         return None, "factory", source
     try:
-        return Weights(source.download(), None), "published", source
+        return Weights(source.download(), ()), "published", source
     except Exception as error:  # whatever the hub's client raises
         raise InputError(
             f"no weights for backbone {source.name}: none come with this project, "
@@ -499,7 +560,8 @@ def _tracer() -> Any:
         """torchvision's node names; layers and re-parameterisable blocks stay whole."""
 
         def is_leaf_module(self, m: nn.Module, qualname: str) -> bool:
-            whole = isinstance(m, Reparameterizable) or type(m).__module__.startswith("timm.layers")
+            whole = isinstance(m, Reparameterizable | Operation)
+            whole = whole or type(m).__module__.startswith("timm.layers")
             return whole or bool(super().is_leaf_module(m, qualname))
 
     return Tracer(leaf_modules=[])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afd_mobile.artifacts import sha256, to_json
-from afd_mobile.backbone_names import recorded_backbone, typed_backbone
+from afd_mobile.backbone_names import named_backbone, typed_backbone
 from afd_mobile.command import (
     Parser,
     check_interrupted,
@@ -76,8 +76,8 @@ def _train_parser() -> argparse.ArgumentParser:
         "--backbone",
         type=typed_backbone,
         metavar="NAME",
-        help="torchvision or timm classifier, or package.module:factory, which is run; needed, "
-        "but for --show",
+        help="torchvision or timm classifier, an .onnx file, or package.module:factory, which is "
+        "run; needed, but for --show",
     )
     add(
         "--taps",
@@ -166,9 +166,10 @@ def _add_classifier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         type=typed_backbone,
-        metavar="PACKAGE.MODULE:FACTORY",
-        help="the classifier's own code, where the checkpoint or export names a factory: it is "
-        "run only if you type it here",
+        metavar="NAME",
+        help="the classifier, where it comes under another name than the checkpoint's: the same or "
+        "a fine-tuned one as an .onnx file or a factory; needed where the checkpoint or export "
+        "names either: code is run only if you type it here",
     )
     parser.add_argument(
         "--backbone-weights",
@@ -633,7 +634,7 @@ def _drift(arguments: argparse.Namespace) -> None:
     from afd_mobile.backbones import load_backbone
     from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
     from afd_mobile.corrections import InsideModule
-    from afd_mobile.fit import notices_of_fit
+    from afd_mobile.fit import load_fitting, notices_of_fit
     from afd_mobile.picture_files import evenly, list_images, read_image
 
     images = evenly(list_images(arguments.images), arguments.limit)
@@ -641,9 +642,12 @@ def _drift(arguments: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(path)
     if checkpoint.backbone is None:
         raise InputError(f"checkpoint {path} does not say for which classifier it is")
-    name = recorded_backbone(checkpoint.backbone, arguments.backbone, what=f"checkpoint {path}")
-    weights = arguments.backbone_weights
-    backbone = load_backbone(name, tap=arguments.tap or checkpoint.tap, weights=weights)
+    typed, weights = arguments.backbone, arguments.backbone_weights
+    if arguments.tap:
+        name = named_backbone(checkpoint.backbone, typed, what=f"checkpoint {path}")
+        backbone = load_backbone(name, tap=arguments.tap, weights=weights)
+    else:
+        checkpoint, backbone = load_fitting(checkpoint, path, typed, weights=weights)
     _say([*backbone.notices, *checkpoint.notices(path)])
     if backbone.tap == checkpoint.tap:
         _say(notices_of_fit(checkpoint, backbone, path))

@@ -357,7 +357,7 @@ class Network:
         by_node = {step.node: step for step in self.steps}
         depthwise = [n for n in self.spatial if self._is_spatial(n, depthwise=True)]
         convolutions = depthwise or self.spatial
-        return [by_node[self._activated(node)] for node in convolutions if node in by_node]
+        return [by_node[self.activated(node)] for node in convolutions if node in by_node]
 
     def blocks(self) -> list[Step]:
         """The ends of blocks, each with at least one spatial convolution more than the last."""
@@ -392,7 +392,8 @@ class Network:
             if QUALNAME in node.meta:
                 yield Step(node.meta[QUALNAME], node, output.shape, spatial, only_path)
 
-    def _activated(self, node: fx.Node) -> fx.Node:
+    def activated(self, node: fx.Node) -> fx.Node:
+        """What normalisation and activation make of a node's output."""
         activated = node
         while len(node.users) == 1 and self._is_pointwise(user := next(iter(node.users))):
             node = user

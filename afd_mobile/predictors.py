@@ -28,7 +28,7 @@ from afd_mobile.checkpoint import find_checkpoint, load_checkpoint, shipped_name
 from afd_mobile.corrections import AnyModule
 from afd_mobile.errors import InputError
 from afd_mobile.files import nearest_path
-from afd_mobile.fit import notices_of_fit
+from afd_mobile.fit import load_fitting, notices_of_fit
 from afd_mobile.fusion import fuse
 from afd_mobile.litert import LiteRtModel, check_model
 
@@ -99,8 +99,7 @@ def open_predictor(
             f"checkpoint {checkpoint} does not say for which classifier; export it with "
             "afd-export --backbone NAME and give the folder"
         )
-    name = recorded_backbone(loaded.backbone, typed, what=f"checkpoint {checkpoint}")
-    backbone = load_backbone(name, tap=loaded.tap, weights=weights)
+    loaded, backbone = load_fitting(loaded, checkpoint, typed, weights=weights)
     notices = loaded.notices(checkpoint) + notices_of_fit(loaded, backbone, checkpoint)
     return Predictor(
         checkpoint.stem,

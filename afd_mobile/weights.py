@@ -28,11 +28,11 @@ _SHOWN = 3  # of the entries that do not fit
 class Weights:
     """Attributes:
     state: by the network's own names.
-    notice: which of several were taken, where a person must know.
+    notices: what a person must know, such as which of several were taken.
     """
 
     state: dict[str, Tensor]
-    notice: str | None
+    notices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def find_weights(file: WeightsFile, network: nn.Module, what: str) -> Weights:
             f"{what} are there {1 + len(others)} times, and differ: "
             f"{', '.join(copy.where for copy in (chosen, *others))}; save those that you mean alone"
         )
-    return Weights(chosen.state, _notice(file, chosen, copies))
+    notice = _notice(file, chosen, copies)
+    return Weights(chosen.state, () if notice is None else (notice,))
 
 
 def most_of(file: WeightsFile, names: Collection[str]) -> dict[str, Tensor]:

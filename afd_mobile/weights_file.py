@@ -87,7 +87,7 @@ def _other_kind(path: Path, start: bytes) -> str | None:
     # ONNX's ModelProto: field 1, a small version, and another field (2 to 8, as protobuf has them).
     first, version, second = (*start[:3], 0, 0, 0)[:3]
     if (first, second) in _ONNX and version < 0x20:
-        return "an ONNX model"
+        return "an ONNX model, which goes to --backbone"
     return "a TFLite model" if start[4:8] == b"TFL3" else None
 
 

@@ -49,8 +49,8 @@ def _parser() -> argparse.ArgumentParser:
         "--backbone",
         type=typed_backbone,
         metavar="NAME",
-        help="torchvision or timm classifier, or package.module:factory, which is run "
-        "(default: the checkpoint's; a factory that a checkpoint names must be typed)",
+        help="torchvision or timm classifier, an .onnx file, or package.module:factory, which is "
+        "run (default: the checkpoint's; a factory or file that it names must be typed)",
     )
     add(
         "--preset",

@@ -5,18 +5,17 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from afd_mobile.afd_module import AfdConfig
 from afd_mobile.artifacts import Scope, sha256
-from afd_mobile.backbone_names import recorded_backbone
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from afd_mobile.corrections import AnyModule, InsideConfig, InsideModule, module_of
 from afd_mobile.errors import InputError, UsageError
-from afd_mobile.fit import notices_of_fit
+from afd_mobile.fit import load_fitting, notices_of_fit
 from afd_mobile.places import check_places, preset_config
 from afd_mobile.taps import Taps, preset_taps, single_tap
 
@@ -58,7 +57,7 @@ def find_source(request: ExportRequest) -> ExportSource:
         path = find_checkpoint(request.checkpoint)
         checkpoint = load_checkpoint(path)
     taps = _taps(request, checkpoint, path)
-    backbone = _backbone(request, taps, checkpoint, path)
+    checkpoint, backbone = _fitting(request, taps, checkpoint, path)
     afd: AnyModule | None = None
     notices = list(backbone.notices)
     if checkpoint is not None and path is not None:
@@ -125,28 +124,27 @@ def _taps(request: ExportRequest, checkpoint: Checkpoint | None, path: Path | No
     return taps
 
 
-def _backbone(
+def _fitting(
     request: ExportRequest, taps: Taps, checkpoint: Checkpoint | None, path: Path | None
-) -> Backbone:
+) -> tuple[Checkpoint | None, Backbone]:
+    """The classifier, and the checkpoint with its names of the nodes."""
+    options: dict[str, Any] = {
+        "weights": request.backbone_weights,
+        "mean": request.mean,
+        "std": request.std,
+        "input_size": request.input_size,
+        "seed": request.seed,
+        "features_only": request.scope is Scope.FEATURES,
+    }
     name = request.backbone
-    if checkpoint is not None and checkpoint.backbone is not None:
-        name = recorded_backbone(checkpoint.backbone, name, what=f"checkpoint {path}")
+    if checkpoint is not None and path is not None and checkpoint.backbone is not None:
+        return load_fitting(checkpoint, path, name, **options)
     if name is None:
         raise UsageError(
             f"--checkpoint {request.checkpoint} does not say for which classifier; "
             "give --backbone NAME"
         )
-    return load_backbone(
-        name,
-        tap=taps.node,
-        before=taps.nodes,
-        weights=request.backbone_weights,
-        mean=request.mean,
-        std=request.std,
-        input_size=request.input_size,
-        seed=request.seed,
-        features_only=request.scope is Scope.FEATURES,
-    )
+    return checkpoint, load_backbone(name, tap=taps.node, before=taps.nodes, **options)
 
 
 def _check_fit(config: AfdConfig, backbone: Backbone, path: Path) -> None:

@@ -136,7 +136,7 @@ AVERAGED: dict[str, tuple[Callable[[State, State], Any], str]] = {
 def test_weights_are_found_as_training_scripts_save_them(tmp_path: Path, script: str) -> None:
     model = network(seed=1)
     weights = found(saved(tmp_path / "w.pth", PLAIN[script](model.state_dict())))
-    assert weights.notice is None
+    assert weights.notices == ()
     assert torch.equal(logits(weights.state), logits(model.state_dict()))
 
 
@@ -153,7 +153,7 @@ def test_averaged_weights_are_taken_and_said(tmp_path: Path, script: str) -> Non
     raw, ema = network(seed=1).state_dict(), network(seed=2).state_dict()
     content, said = AVERAGED[script]
     weights = found(saved(tmp_path / "w.pth", content(raw, ema)))
-    assert weights.notice == f"w.pth: the averaged weights are taken ({said}"
+    assert weights.notices == (f"w.pth: the averaged weights are taken ({said}",)
     assert torch.equal(logits(weights.state), logits(ema))
     assert not torch.equal(logits(ema), logits(raw))
 
@@ -165,9 +165,9 @@ def test_averaged_weights_that_do_not_fit_leave_the_raw_ones_and_it_is_said(tmp_
     ema = {name: value + 1 for name, value in model.named_parameters()}
     weights = found(saved(tmp_path / "w.pth", {"model": raw, "ema": {"shadow": ema}}))
     assert torch.equal(logits(weights.state), logits(raw))
-    assert weights.notice == (
+    assert weights.notices == (
         "w.pth: model is taken, because the averaged weights, ema.shadow, do not fit: "
-        "2 missing: norm.running_mean, norm.running_var"
+        "2 missing: norm.running_mean, norm.running_var",
     )
 
 

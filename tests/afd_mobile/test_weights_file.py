@@ -166,7 +166,7 @@ def test_an_old_file_of_a_whole_network_names_its_class(tmp_path: Path) -> None:
     [
         ("TorchScript", "a TorchScript archive"),
         ("export", "an exported program (torch.export)"),
-        ("ONNX", "an ONNX model"),
+        ("ONNX", "an ONNX model, which goes to --backbone"),
         ("TFLite", "a TFLite model"),
         ("arrays", "a zip archive, but not torch.save's"),
     ],
