@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 from afd_mobile.errors import InputError
 from afd_mobile.onnx_operators import Call, Operation, UnknownOperatorError, layer_of
 
-# Of the largest logit, on two photographs. Measured: 1e-6 to 1e-5.
+# Of the largest logit, on two photographs. Measured on 21 files of 9 networks: up to 2e-6.
 LIMIT = 1e-3
 
 
