@@ -12,7 +12,7 @@ from typing import Any
 
 from afd_mobile.accuracy import Accuracy
 from afd_mobile.artifacts import read_versioned, versions_of
-from afd_mobile.conditions import CLEAN, LEFT_ALONE
+from afd_mobile.conditions import CLEAN, LEFT_ALONE, Compress
 from afd_mobile.errors import InputError
 from afd_mobile.intervals import MIN_CHANGED, RESAMPLES, SEED
 from afd_mobile.terminal import aligned, in_markdown, printable
@@ -28,6 +28,7 @@ Row = dict[str, Any]  # a ConditionAccuracy as JSON
 # What counts as harm: more is lost than this, and the interval excludes 0.
 HARM = 0.005
 
+_EARLIER = {"suite": "", "group_shares": {}, "compress": Compress.AFTER_SCALING.value}
 _SHARES = ("top1", "top5", "reference_top1", "reference_top5", "agreement")
 
 # The printed tables: headers, and keys of a Row.
@@ -49,6 +50,7 @@ def report_of(
     sha256: str | None,
     reference: str,
     suite: str = "",
+    compress: Compress = Compress.AFTER_SCALING,
 ) -> Report:
     """What `--json` writes: the figures with what they rest on.
 
@@ -61,6 +63,7 @@ def report_of(
         "model_sha256": sha256,
         "reference": reference,
         "suite": suite,
+        "compress": compress.value,
         **dataclasses.asdict(accuracy),
         "intervals": "95 %: of shares Wilson's, of differences Bonett and Price's, of recovered "
         f"shares a bootstrap over pictures, {RESAMPLES} resamples, seed {SEED}",
@@ -78,7 +81,8 @@ def read_report(path: Path) -> Report:
     if not path.is_file():
         raise InputError(f"no such file: {path}; make it with afd-eval --json")
     content = read_versioned(path, SCHEMA_VERSION, "make it with afd-eval --json")
-    report: Report = {"suite": "", "group_shares": {}} | content  # earlier ones had none
+    # Earlier ones had none of these.
+    report: Report = _EARLIER | content
     try:
         _check(report)
     except ValueError as error:
@@ -91,6 +95,8 @@ def _check(report: Report) -> None:
     _typed(report, "model", str)
     _typed(report, "reference", str)
     _typed(report, "suite", str)
+    if report["compress"] not in [compress.value for compress in Compress]:
+        raise ValueError(f"compress is {printable(repr(report['compress'])[:80])}")
     pictures: int = _typed(report, "pictures", int)
     if pictures < 1:
         raise ValueError(f"pictures is {pictures}")
@@ -158,7 +164,7 @@ def text_table(report: Report) -> list[str]:
         lines = _aligned(_by_group(report), _PRINTED[0])
     else:
         lines = [line for columns in _PRINTED for line in _aligned(report["conditions"], columns)]
-    lines.append(f"in %, brackets: 95 % intervals; {report['pictures']} pictures")
+    lines.append(f"in %, brackets: 95 % intervals; {_pictures(report)}")
     if report["recovered_share"]:
         lines[-1] += f"; recovered share on average {_with_interval(report['recovered_share'])}"
     lines += _too_few(report)
@@ -225,7 +231,12 @@ def _markdown(report: Report) -> str:
 
 def _heading(report: Report) -> str:
     model, reference = report["model"], report["reference"]
-    return in_markdown(f"{model} against {reference}, {report['pictures']} pictures")
+    return in_markdown(f"{model} against {reference}, {_pictures(report)}")
+
+
+def _pictures(report: Report) -> str:
+    """How many, and how they were compressed."""
+    return f"{report['pictures']} pictures, compressed {report['compress'].replace('-', ' ')}"
 
 
 def _markdown_by_lines(report: Report) -> list[str]:
@@ -282,7 +293,10 @@ def draw(reports: Sequence[Report]) -> bytes:
     for report, panel in zip(reports, panels, strict=False):
         (_draw_gains if gains else _draw_top1)(panel, report)
         model, reference = printable(report["model"]), printable(report["reference"])
-        panel.set_title(f"{model}\nagainst {reference}", fontsize="medium", parse_math=False)
+        before = report["compress"] == Compress.BEFORE_SCALING.value
+        when = "\ncompressed before scaling" * before
+        title = f"{model}\nagainst {reference}{when}"
+        panel.set_title(title, fontsize="medium", parse_math=False)
         panel.grid(alpha=0.3, axis="x" if gains else "both")
     for unused in list(panels):
         unused.set_axis_off()

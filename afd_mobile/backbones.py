@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from afd_mobile.backbone_names import BackboneName, Factory, OnnxFile
 from afd_mobile.checkpoint import CONFIGS
+from afd_mobile.classifier_record import ClassifierRecord
 from afd_mobile.corrections import AnyModule
 from afd_mobile.datasets import nchw
 from afd_mobile.dct import BLOCK
@@ -44,8 +45,9 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Where weights come from that nobody typed.
-AUTOMATIC = ("bundled", "published", "factory", "onnx")
+# Where weights come from that nobody typed; the library's own, of ImageNet's classes if of 1000.
+PUBLISHED = ("bundled", "published")
+AUTOMATIC = (*PUBLISHED, "factory", "onnx")
 
 # The default tap comes first. D1 to D4 are the paper's (section IV-C1).
 NAMED_TAPS: Mapping[str, Mapping[str, str]] = {
@@ -125,6 +127,7 @@ def load_backbone(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     input_size: int | None = None,
+    record: ClassifierRecord | None = None,
     seed: int = 0,
     features_only: bool = False,
 ) -> Backbone:
@@ -137,7 +140,9 @@ def load_backbone(
             or one that `taps.RULE` chooses; or what finds it in the whole network.
         before: nodes that a chosen tap does not lie behind.
         weights: `auto`, `random` or a file.
-        mean, std, input_size: override the network's own record.
+        mean, std, input_size: override the network's own.
+        record: of a checkpoint's classifier. Of one of this name its settings are the default; an
+            ONNX file's own come first, and what it does not say is as in the record of any name.
         seed: of random weights.
         features_only: the tapped features are all that is wanted; what follows may give anything.
 
@@ -145,14 +150,17 @@ def load_backbone(
         InputError: an unknown network or tap, or weights that are missing or do not fit.
     """
     _check_normalization(mean, std)
-    source = _source_of(name, input_size)
+    if record is not None and record.name == str(name) and not isinstance(name, OnnxFile):
+        mean, std = mean or record.mean, std or record.std
+        input_size = input_size or record.input_size
+    source = _source_of(name, input_size, record)
     name = source.name
     torch.manual_seed(seed)
     model = source.build(None)
     trained, origin = weights != "random", "random"
     notices: tuple[str, ...] = ()
     if source.onnx is not None:
-        mean, std, notices = _onnx_normalization(source.onnx, mean, std, weights)
+        mean, std, notices = _onnx_normalization(source.onnx, mean, std, weights, record)
         origin = "onnx"
     elif trained:
         found, origin, source = _find_weights(source, model, weights)
@@ -301,9 +309,11 @@ class _Source:
     onnx: OnnxNetwork | None = None
 
 
-def _source_of(name: BackboneName, input_size: int | None) -> _Source:
+def _source_of(
+    name: BackboneName, input_size: int | None, record: ClassifierRecord | None = None
+) -> _Source:
     if isinstance(name, OnnxFile):
-        return _onnx_source(name, input_size)
+        return _onnx_source(name, input_size, record)
     if isinstance(name, Factory):
         return _factory_source(name.name)
     # Both libraries are slow to import; a person's own factory may need neither.
@@ -390,18 +400,21 @@ def _factory_source(name: str) -> _Source:
     return _Source(name, lambda _: model, mean, std, _square(size, name), None)
 
 
-def _onnx_source(file: OnnxFile, input_size: int | None) -> _Source:
+def _onnx_source(
+    file: OnnxFile, input_size: int | None, record: ClassifierRecord | None
+) -> _Source:
     from afd_mobile.onnx_network import read_onnx  # onnx and its runtime are slow to import
 
-    found = read_onnx(file.path, input_size or 224)
+    usual_size = 224 if record is None else record.input_size
+    found = read_onnx(file.path, input_size or usual_size)
     if found.input_size is not None and input_size not in (None, found.input_size):
         raise InputError(
             f"{file.path} takes pictures of {found.input_size} x {found.input_size}, not of "
             f"{input_size}; leave out --input-size"
         )
-    scaling = found.scaling
-    mean, std = (scaling.mean, scaling.std) if scaling else (IMAGENET_MEAN, IMAGENET_STD)
-    size = found.input_size or 224
+    known = found.scaling or record
+    mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
+    size = found.input_size or usual_size
     return _Source(str(file), lambda _: found.network, mean, std, size, None, found)
 
 
@@ -410,6 +423,7 @@ def _onnx_normalization(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     weights: str,
+    record: ClassifierRecord | None,
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, tuple[str, ...]]:
     """What stays of mean and std as they are given, and what a person must know."""
     name, scaling = onnx.path.name, onnx.scaling
@@ -417,11 +431,14 @@ def _onnx_normalization(
         raise UsageError(f"--backbone-weights {weights}: {name} holds its own; leave it out")
     softmax = (f"{name} ends in a Softmax, which is left out",) * onnx.softmax
     if scaling is None:
+        known = record is not None and record.name == name
         assumed = (
-            f"{name} does not say how its pictures are normalised: taken as ImageNet's; if it was "
-            "trained otherwise, give --mean and --std"
+            f"{name} does not say how its pictures are normalised: taken as "
+            f"{record.name if record else 'ImageNet'}'s; if it was trained otherwise, give --mean "
+            "and --std"
         )
-        return mean, std, (*softmax, *(assumed,) * (mean is None or std is None))
+        said = known or (mean is not None and std is not None)
+        return mean, std, softmax if said else (*softmax, assumed)
     for option, given, own in (("--mean", mean, scaling.mean), ("--std", std, scaling.std)):
         if given is not None and not np.allclose(given, own, rtol=1e-3):
             raise UsageError(f"{option}: {name} normalises its pictures itself; leave it out")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afd_mobile.artifacts import sha256, to_json
-from afd_mobile.backbone_names import named_backbone, typed_backbone
+from afd_mobile.backbone_names import named_backbone
+from afd_mobile.classifier_options import ClassifierOptions, add_classifier, classifier_options
 from afd_mobile.command import (
     Parser,
     check_interrupted,
@@ -19,13 +20,14 @@ from afd_mobile.command import (
     run_command,
     seed,
 )
-from afd_mobile.conditions import CLEAN, SUITES, Suite, repeated, single
+from afd_mobile.conditions import CLEAN, SUITES, Compress, Suite, repeated, single
 from afd_mobile.degrade import QUALITIES, Codec
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.files import check_writable, make_folder, write_whole
 from afd_mobile.held_out import RULE as HELD_OUT_RULE
 from afd_mobile.held_out import held_out_line
-from afd_mobile.resources import DEFAULT_CHECKPOINT, imagenet_classes
+from afd_mobile.labels import imagenet_labels, load_labels
+from afd_mobile.resources import DEFAULT_CHECKPOINT
 from afd_mobile.taps import LIST, PRESETS, RULE, Taps, preset_taps
 from afd_mobile.terminal import printable
 from afd_mobile.training_command import (
@@ -47,10 +49,14 @@ _DISTILLED = (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from afd_mobile.backbones import Backbone
+    from afd_mobile.checkpoint import Checkpoint
     from afd_mobile.corrections import AnyModule
     from afd_mobile.degrade import RGB
     from afd_mobile.learning_curve import Point
+    from afd_mobile.predictors import Predictor
     from afd_mobile.training import Progress
 
 
@@ -72,13 +78,7 @@ def _train_parser() -> argparse.ArgumentParser:
         f"and the checkpoint remembers it.\n\n{HELD_OUT_RULE}",
     )
     add = parser.add_argument
-    add(
-        "--backbone",
-        type=typed_backbone,
-        metavar="NAME",
-        help="torchvision or timm classifier, an .onnx file, or package.module:factory, which is "
-        "run; needed, but for --show",
-    )
+    add_classifier(parser, when="needed, but for --show")
     add(
         "--taps",
         nargs="+",
@@ -87,12 +87,6 @@ def _train_parser() -> argparse.ArgumentParser:
         help="where it is corrected; list prints the nodes that can be, with their cost, and "
         "ends. mobile: auto (default), or places, each of a KIND: scale, "
         f"residual or pooled. paper: one node (default: the cut of auto). {RULE}",
-    )
-    add(
-        "--backbone-weights",
-        default="auto",
-        metavar="auto|random|PATH",
-        help="(default: %(default)s)",
     )
     add(
         "--preset",
@@ -162,24 +156,6 @@ def _train_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_classifier(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--backbone",
-        type=typed_backbone,
-        metavar="NAME",
-        help="the classifier, where it comes under another name than the checkpoint's: the same or "
-        "a fine-tuned one as an .onnx file or a factory; needed where the checkpoint or export "
-        "names either: code is run only if you type it here",
-    )
-    parser.add_argument(
-        "--backbone-weights",
-        default="auto",
-        metavar="auto|PATH",
-        help="the classifier's, for a checkpoint that was trained on other weights than those that "
-        "come with the project (default: %(default)s)",
-    )
-
-
 def _train(arguments: argparse.Namespace) -> None:
     _check_plot(arguments.plot)
     needed = ["backbone", "images", "out"]
@@ -197,7 +173,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.taps == [LIST]:
         from afd_mobile.tap_list import tap_list
 
-        print("\n".join(map(printable, tap_list(arguments.backbone, None))))
+        print("\n".join(map(printable, tap_list(arguments.backbone, arguments.input_size))))
         return
     out: Path = arguments.out
     state = state_beside(out, resume=arguments.resume, force=arguments.force)
@@ -216,24 +192,32 @@ def _train(arguments: argparse.Namespace) -> None:
 
     from afd_mobile import distributed, learning_curve, training
     from afd_mobile.backbones import check_size, load_backbone
-    from afd_mobile.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+    from afd_mobile.checkpoint import (
+        Checkpoint,
+        find_checkpoint,
+        load_checkpoint,
+        save_checkpoint,
+    )
     from afd_mobile.fit import record_of
 
     device = distributed.device_of(arguments.device)
+    asked = classifier_options(arguments)
+    init = None if arguments.init is None else find_checkpoint(arguments.init)
+    start = None if init is None else load_checkpoint(init)
     backbone = load_backbone(
         arguments.backbone,
         tap=taps.node,
         before=taps.nodes,
-        weights=arguments.backbone_weights,
+        record=None if start is None else start.classifier,
         seed=arguments.seed,
+        **asked.settings,
     )
     _say(backbone.notices)
     if not backbone.trained:
         _say(["the classifier has random weights: there is nothing to learn from it"])
     check_size(backbone, arguments.crop, "--crop")
     torch.manual_seed(arguments.seed)
-    init = None if arguments.init is None else find_checkpoint(arguments.init)
-    module = _new_module(backbone, taps, arguments.drift_input, init)
+    module = _new_module(backbone, taps, arguments.drift_input, start, f"--init {init}")
     settings = training.Settings(
         arguments.objective,
         arguments.iterations,
@@ -315,17 +299,18 @@ def _draw(curves: Mapping[str, Sequence[Point]], plot: Path) -> None:
         _say([f"no {plot}: there is no learning curve to draw"])
 
 
-def _new_module(backbone: Backbone, taps: Taps, drift_input: str, init: Path | None) -> AnyModule:
-    from afd_mobile.checkpoint import load_checkpoint
+def _new_module(
+    backbone: Backbone, taps: Taps, drift_input: str, start: Checkpoint | None, what: str
+) -> AnyModule:
     from afd_mobile.corrections import module_of
     from afd_mobile.places import preset_config
 
     config = preset_config(backbone, taps, drift_input)
-    if init is None:
+    if start is None:
         module = module_of(config)
         module.reset_to_identity()
         return module
-    module = load_checkpoint(init).module.requires_grad_(True)
+    module = start.module.requires_grad_(True)
     if module.config != config:
         found, asked = vars(module.config), vars(config)
         other = [
@@ -334,7 +319,7 @@ def _new_module(backbone: Backbone, taps: Taps, drift_input: str, init: Path | N
             if k in found and found[k] != asked[k]
         ]
         raise InputError(
-            f"--init {init} is another architecture: {'; '.join(other)}; give the --preset, "
+            f"{what} is another architecture: {'; '.join(other)}; give the --preset, "
             "--taps and --drift-input that it was trained with, or start from another"
         )
     return module
@@ -383,13 +368,12 @@ def _eval_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="checkpoint (file or shipped name), export folder, or a .tflite or .onnx in one",
     )
-    _add_classifier(parser)
+    add_classifier(parser)
     add(
         "--against",
-        default="direct",
         metavar="direct|MODEL",
-        help="what it is compared with; direct: its classifier without correction "
-        "(default: %(default)s)",
+        help="what it is compared with; direct: its classifier without correction (default: "
+        "direct, or nothing where an export's needs --backbone or --backbone-weights)",
     )
     add(
         "--images",
@@ -402,8 +386,8 @@ def _eval_parser() -> argparse.ArgumentParser:
         "--labels",
         type=Path,
         metavar="FILE",
-        help="class names, one a line in the order of the logits; an export's: unzip X.tflite "
-        "labels.txt (default: ImageNet's wnids)",
+        help="names of the classes, one a line in the order of the logits (default: the export's, "
+        "else ImageNet's, whose folders may be named by wnid)",
     )
     add(
         "--suite",
@@ -431,6 +415,14 @@ def _eval_parser() -> argparse.ArgumentParser:
         type=_times,
         metavar="N",
         help="compress N times as well, each time at one of the paper's five qualities (seeded)",
+    )
+    add(
+        "--compress",
+        type=one_of(Compress),
+        default=Compress.AFTER_SCALING,
+        metavar="after-scaling|before-scaling",
+        help="what the network gets, or the picture at its own size, which is then scaled and "
+        "cropped, as in an app (default: after-scaling)",
     )
     add("--limit", type=positive, metavar="N", help="pictures at most, evenly over the classes")
     add("--json", type=Path, metavar="FILE", help="write the figures with their intervals")
@@ -463,6 +455,11 @@ def _suite(arguments: argparse.Namespace) -> Suite:
     if arguments.suite:
         if chosen:
             raise UsageError(f"--suite {arguments.suite} has its own conditions: no {chosen[0]}")
+        if arguments.compress is not Compress.AFTER_SCALING:
+            raise UsageError(
+                f"--suite {arguments.suite} is defined at the network's input size: no --compress "
+                f"{arguments.compress.value}"
+            )
         return SUITES[arguments.suite]()
     codec = arguments.codec or Codec.JPEG
     qualities = QUALITIES if arguments.qualities is None else arguments.qualities
@@ -481,27 +478,29 @@ def _eval(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from afd_mobile import accuracy, accuracy_report, distributed, evaluation
-    from afd_mobile.predictors import open_predictor, plain_predictor, recovers
+    from afd_mobile.predictors import open_predictor, recovers
 
-    names, source = _class_names(arguments.labels)
+    names, source = _class_names(arguments)
     pictures = evaluation.labelled_pictures(
         arguments.images, names, labels_from=source, limit=arguments.limit
     )
     device = distributed.device_of(arguments.device)
     with distributed.ranks(device):
-        asked = (device, arguments.backbone, arguments.backbone_weights)
-        model = open_predictor(arguments.model, *asked)
-        if arguments.against == "direct":
-            reference = plain_predictor(model, device)
-        else:
-            reference = open_predictor(arguments.against, *asked)
+        asked = classifier_options(arguments)
+        model = open_predictor(arguments.model, device, asked)
+        reference, alone = _reference(model, arguments.against, device, asked)
         if len(names) != model.classes:
             raise InputError(
                 f"{source} names {len(names)} classes, but {model.name} has {model.classes}; give "
                 "its own with --labels FILE, one a line"
             )
         steps = evaluation.evaluate(
-            model, reference, pictures, conditions, workers=arguments.workers
+            model,
+            reference,
+            pictures,
+            conditions,
+            workers=arguments.workers,
+            compress=arguments.compress,
         )
         own = len(evaluation.own_share(pictures))
         with tqdm(total=own, unit="picture", disable=distributed.rank() > 0) as bar:
@@ -523,9 +522,10 @@ def _eval(arguments: argparse.Namespace) -> None:
         sha256=model.sha256,
         reference=reference.name,
         suite=suite.name,
+        compress=arguments.compress,
     )
-    _say(dict.fromkeys([*model.notices, *reference.notices]))
-    print(printable(f"{model.name} against {reference.name}"))
+    _say(dict.fromkeys([*model.notices, *reference.notices, *alone]))
+    print(printable(f"{model.name} against {reference.name}" if not alone else model.name))
     print("\n".join(accuracy_report.text_table(report)))
     _say_left_out(list(outcomes.unreadable.values()))
     if arguments.json:
@@ -550,17 +550,30 @@ def _say_left_out(unreadable: list[str]) -> None:
     _say(f"left out: {line}" for line in [*unreadable[:_SHOWN], *more])
 
 
-def _class_names(labels: Path | None) -> tuple[list[str], str]:
+def _class_names(arguments: argparse.Namespace) -> tuple[list[str], str]:
     """Names of the classes in the order of the logits, and where they come from."""
-    if labels is None:
-        return [wnid for wnid, _ in imagenet_classes()], "ImageNet"
-    if not labels.is_file():
-        raise InputError(f"--labels {labels}: no such file")
+    from afd_mobile.predictors import exported_labels
+
+    if arguments.labels is not None:
+        return load_labels(arguments.labels), f"--labels {arguments.labels}"
+    inside = exported_labels(arguments.model)
+    return (imagenet_labels(), "ImageNet") if inside is None else (inside, arguments.model)
+
+
+def _reference(
+    model: Predictor, against: str | None, device: torch.device, asked: ClassifierOptions
+) -> tuple[Predictor, list[str]]:
+    """What the model is compared with: itself, and why, where that is not at hand."""
+    from afd_mobile.predictors import NotAtHandError, open_predictor, plain_predictor
+
+    if against is not None and against != "direct":
+        return open_predictor(against, device, asked), []
     try:
-        lines = labels.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--labels {labels} cannot be read: {error}") from error
-    return [line.strip() for line in lines if line.strip()], f"--labels {labels}"
+        return plain_predictor(model, device), []
+    except NotAtHandError as error:
+        if against is not None:
+            raise
+        return model, [f"compared with itself, so that nothing is recovered: {error}"]
 
 
 def _check_plot(plot: Path | None) -> None:
@@ -606,7 +619,7 @@ def _drift_parser() -> argparse.ArgumentParser:
         metavar="NAME|PATH",
         help="(default: %(default)s)",
     )
-    _add_classifier(parser)
+    add_classifier(parser)
     parser.add_argument(
         "--tap",
         metavar="NODE",
@@ -642,12 +655,14 @@ def _drift(arguments: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(path)
     if checkpoint.backbone is None:
         raise InputError(f"checkpoint {path} does not say for which classifier it is")
-    typed, weights = arguments.backbone, arguments.backbone_weights
+    asked = classifier_options(arguments)
     if arguments.tap:
-        name = named_backbone(checkpoint.backbone, typed, what=f"checkpoint {path}")
-        backbone = load_backbone(name, tap=arguments.tap, weights=weights)
+        name = named_backbone(checkpoint.backbone, asked.backbone, what=f"checkpoint {path}")
+        backbone = load_backbone(
+            name, tap=arguments.tap, record=checkpoint.classifier, **asked.settings
+        )
     else:
-        checkpoint, backbone = load_fitting(checkpoint, path, typed, weights=weights)
+        checkpoint, backbone = load_fitting(checkpoint, path, asked)
     _say([*backbone.notices, *checkpoint.notices(path)])
     if backbone.tap == checkpoint.tap:
         _say(notices_of_fit(checkpoint, backbone, path))

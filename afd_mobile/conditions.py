@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from enum import Enum
 
 from afd_mobile.degrade import (
     QUALITIES,
@@ -24,6 +25,15 @@ from afd_mobile.degrade import (
     Webp,
     heic_installed,
 )
+
+
+class Compress(str, Enum):
+    """When pictures are degraded: at the size that the network takes, as in ImageNet-C; or the
+    file at its own size, before it is scaled and cropped, as an app meets it."""
+
+    AFTER_SCALING = "after-scaling"
+    BEFORE_SCALING = "before-scaling"
+
 
 LEFT_ALONE = "left alone"  # the group of what no compression did: there is nothing to recover
 

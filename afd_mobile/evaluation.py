@@ -11,17 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from afd_mobile.conditions import Condition
+from afd_mobile.conditions import Compress, Condition
 from afd_mobile.datasets import batches_of, centre_crop
+from afd_mobile.degrade import RGB
 from afd_mobile.distributed import gather, rank, world
 from afd_mobile.errors import InputError
+from afd_mobile.labels import class_index
 from afd_mobile.picture_files import list_images, read_image
 from afd_mobile.predictors import Predictor
 
 _BATCH = 8
 _FOLDERS = (
-    "pictures must lie in folders named by class: ImageNet's wnids, such as n02123045, or the "
-    "lines of --labels FILE (an export's: unzip X.tflite labels.txt)"
+    "pictures must lie in folders named by class: an export's labels, the lines of --labels FILE, "
+    "or ImageNet's wnids, such as n02123045"
 )
 _AT_ONCE = 48  # pictures that a classifier gets; more take gigabytes
 
@@ -62,14 +64,15 @@ def labelled_pictures(
     """The pictures in `folder`/CLASS/, in an order that mixes the classes evenly.
 
     Args:
-        class_names: a folder's name gives the index of its class in these.
+        class_names: a folder's name gives the index of its class in these. ImageNet's wnids stand
+            for ImageNet's labels.
         labels_from: where they come from, for messages.
         limit: how many pictures at most.
 
     Raises:
         InputError: no pictures, some in no folder, or a folder that names no class.
     """
-    index = {name: i for i, name in enumerate(class_names)}
+    index = class_index(class_names)
     paths = list_images(folder)
     loose = [path for path in paths if path.parent == folder]
     if loose:
@@ -115,6 +118,7 @@ def evaluate(
     conditions: Sequence[Condition],
     *,
     workers: int,
+    compress: Compress = Compress.AFTER_SCALING,
 ) -> Iterator[int | Outcomes]:
     """Yields how many pictures each batch brought, and at last the outcomes of all of them.
 
@@ -129,9 +133,9 @@ def evaluate(
             f"{model.name} has {model.classes} classes and takes {model.input_size} pixels, "
             f"{reference.name} {reference.classes} and {reference.input_size}: not comparable"
         )
-    own = own_share(pictures)
+    own, alone = own_share(pictures), model is reference
     loader = DataLoader(
-        _Degraded(own, conditions, model.input_size),
+        _Degraded(own, conditions, model.input_size, compress),
         batch_size=_BATCH,
         num_workers=workers,
         collate_fn=list,
@@ -147,8 +151,9 @@ def evaluate(
             parts = [slice(i, i + _AT_ONCE) for i in range(0, len(stack), _AT_ONCE)]
             hits = np.concatenate(
                 [
-                    _hits(model.logits(stack[p]), reference.logits(stack[p]), labels[p])
+                    _hits(logits, logits if alone else reference.logits(stack[p]), labels[p])
                     for p in parts
+                    for logits in [model.logits(stack[p])]
                 ]
             )
             per_picture = hits.reshape(len(read), len(conditions), hits.shape[1])
@@ -196,12 +201,17 @@ def _in_top5(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[
 
 
 class _Degraded(Dataset[tuple[int, NDArray[np.uint8] | str]]):
-    """Item i: picture i under every condition, (C, S, S, 3), or why it cannot be read."""
+    """Item i: picture i under every condition, (C, S, S, 3), or why it cannot be used."""
 
     def __init__(
-        self, pictures: list[LabelledPicture], conditions: Sequence[Condition], size: int
+        self,
+        pictures: list[LabelledPicture],
+        conditions: Sequence[Condition],
+        size: int,
+        compress: Compress,
     ) -> None:
         self.pictures, self.conditions, self.size = pictures, conditions, size
+        self.compress = compress
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -209,7 +219,20 @@ class _Degraded(Dataset[tuple[int, NDArray[np.uint8] | str]]):
     def __getitem__(self, i: int) -> tuple[int, NDArray[np.uint8] | str]:
         picture = self.pictures[i]
         try:
-            image = centre_crop(read_image(picture.path), self.size)
+            image = read_image(picture.path)
+            if self.compress is Compress.BEFORE_SCALING:
+                degraded = (self._whole(c, image, picture) for c in self.conditions)
+                return i, np.stack([centre_crop(found, self.size) for found in degraded])
         except InputError as error:
             return i, str(error)
+        image = centre_crop(image, self.size)
         return i, np.stack([c.apply(image, picture.key) for c in self.conditions])
+
+    def _whole(self, condition: Condition, image: RGB, picture: LabelledPicture) -> RGB:
+        try:
+            return condition.apply(image, picture.key)
+        except (OSError, ValueError) as error:  # the format holds no such picture
+            h, w = image.shape[:2]
+            raise InputError(
+                f"cannot compress picture {picture.path} at its {w} x {h} pixels, {condition.name}"
+            ) from error

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from afd_mobile.afd_module import AfdConfig
-from afd_mobile.backbone_names import BackboneName, named_backbone, recorded_backbone
-from afd_mobile.backbones import AUTOMATIC, Backbone, bundled_weights, load_backbone
+from afd_mobile.backbone_names import named_backbone, recorded_backbone
+from afd_mobile.backbones import AUTOMATIC, PUBLISHED, Backbone, bundled_weights, load_backbone
 from afd_mobile.checkpoint import Checkpoint
+from afd_mobile.classifier_options import ClassifierOptions
 from afd_mobile.classifier_record import ClassifierRecord
 from afd_mobile.corrections import AnyModule, InsideConfig, InsideModule, module_of
 from afd_mobile.errors import InputError
 from afd_mobile.places import Network, node_outputs, place_outputs, stride_of
+from afd_mobile.resources import imagenet_classes
 
 LOGITS = "logits"
 CHANNELS = 32
@@ -34,6 +36,27 @@ LOST = 0.9
 # How much worse an activation may answer than what it is applied to, and still be taken: chosen
 # after one of 17 was missed without it, at 2 % of noise.
 ALIKE = 1.5
+
+
+def has_imagenet_head(backbone: Backbone, checkpoint: Checkpoint | None) -> bool:
+    """Whether the classes are ImageNet's: by where the weights come from, or what they answer.
+
+    Args:
+        checkpoint: of a module for it; it may remember what the library's weights answer.
+    """
+    if backbone.classes != len(imagenet_classes()) or not backbone.trained:
+        return False
+    if backbone.weights in PUBLISHED:
+        return True
+    size = backbone.input_size
+    record = None if checkpoint is None else checkpoint.classifier or _of_bundled(checkpoint)
+    if record is not None and record.weights in PUBLISHED:
+        size, known = record.input_size, torch.tensor(record.answers.get(LOGITS, ()))
+    elif bundled_weights(backbone.name).is_file():
+        known = _head_answer(load_backbone(backbone.name, tap=backbone.tap), size)
+    else:
+        return False
+    return _difference(_head_answer(backbone, size), known) <= SAME
 
 
 def record_of(backbone: Backbone, module: AnyModule) -> ClassifierRecord:
@@ -111,7 +134,7 @@ def notices_of_fit(checkpoint: Checkpoint, backbone: Backbone, path: Path) -> li
 
 
 def load_fitting(
-    checkpoint: Checkpoint, path: Path, typed: BackboneName | None, **options: Any
+    checkpoint: Checkpoint, path: Path, asked: ClassifierOptions, **options: Any
 ) -> tuple[Checkpoint, Backbone]:
     """The classifier that was typed or that the checkpoint names, cut where the module belongs.
 
@@ -121,6 +144,7 @@ def load_fitting(
 
     Args:
         path: the checkpoint's file.
+        asked: what the person typed of the classifier; the rest is as in the checkpoint's record.
         options: of `load_backbone`.
 
     Returns:
@@ -131,12 +155,13 @@ def load_fitting(
     """
     assert checkpoint.backbone is not None
     what = f"checkpoint {path}"
-    name = named_backbone(checkpoint.backbone, typed, what=what)
+    name = named_backbone(checkpoint.backbone, asked.backbone, what=what)
     record = checkpoint.classifier
     if record is None and str(name) != checkpoint.backbone:
         record = _of_bundled(checkpoint)
-    if record is None or checkpoint.tap is None or options.get("weights") == "random":
-        name = recorded_backbone(checkpoint.backbone, typed, what=what)
+    options |= asked.settings | {"record": record}
+    if record is None or checkpoint.tap is None or asked.weights == "random":
+        name = recorded_backbone(checkpoint.backbone, asked.backbone, what=what)
         return checkpoint, load_backbone(name, tap=checkpoint.tap, **options)
     nodes: dict[str, str] = {}
 
@@ -192,7 +217,7 @@ def _nodes(
     for name in dict.fromkeys(names):
         recorded = torch.tensor(record.answers.get(name, ()))
         differences = {
-            number: float((answers[number] - recorded).norm() / recorded.norm())
+            number: _difference(answers[number], recorded)
             for number, step in enumerate(steps[first:], first)
             if len(answers[number]) == len(recorded)
             and (name not in shapes or shapes[name] == _shape_of(outputs[step.node], record))
@@ -236,9 +261,11 @@ def _differences(
 ) -> Iterator[tuple[str, float]]:
     """Of the answers, relative to the recorded ones; logits of another number differ wholly."""
     for node, answer in _answers(backbone, module, record.input_size):
-        recorded = torch.tensor(record.answers.get(node, ()))
-        same_size = len(answer) == len(recorded)
-        yield node, float((answer - recorded).norm() / recorded.norm()) if same_size else math.inf
+        yield node, _difference(answer, torch.tensor(record.answers.get(node, ())))
+
+
+def _difference(answer: Tensor, known: Tensor) -> float:
+    return float((answer - known).norm() / known.norm()) if len(answer) == len(known) else math.inf
 
 
 @torch.no_grad()
@@ -251,6 +278,11 @@ def _answers(backbone: Backbone, module: AnyModule, size: int) -> Iterator[tuple
         for place, output in zip(places, outputs, strict=True):
             yield place.node, _channels(output)
     yield LOGITS, _channels(backbone.tail(features))
+
+
+@torch.no_grad()
+def _head_answer(backbone: Backbone, size: int) -> Tensor:
+    return _channels(backbone.tail(backbone.head(probe(size))))
 
 
 def probe(size: int) -> Tensor:

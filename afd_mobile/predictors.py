@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +22,16 @@ from afd_mobile.artifacts import (
     read_manifest,
     sha256,
 )
-from afd_mobile.backbone_names import BackboneName, recorded_backbone
+from afd_mobile.backbone_names import recorded_backbone
 from afd_mobile.backbones import Backbone, classifier, load_backbone
 from afd_mobile.checkpoint import find_checkpoint, load_checkpoint, shipped_names
+from afd_mobile.classifier_options import AS_RECORDED, ClassifierOptions
 from afd_mobile.corrections import AnyModule
-from afd_mobile.errors import InputError
+from afd_mobile.errors import InputError, UsageError
 from afd_mobile.files import nearest_path
 from afd_mobile.fit import load_fitting, notices_of_fit
 from afd_mobile.fusion import fuse
+from afd_mobile.labels import labels_inside
 from afd_mobile.litert import LiteRtModel, check_model
 
 Logits = NDArray[np.float32]
@@ -62,11 +64,12 @@ class Predictor:
     notices: tuple[str, ...] = ()
 
 
+class NotAtHandError(InputError):
+    """The classifier inside an export cannot be had without something that nobody typed."""
+
+
 def open_predictor(
-    target: str,
-    device: torch.device,
-    typed: BackboneName | None = None,
-    weights: str = "auto",
+    target: str, device: torch.device, asked: ClassifierOptions = AS_RECORDED
 ) -> Predictor:
     """A checkpoint (a file, or a shipped one's name), an export folder, or a model file in one.
 
@@ -74,19 +77,20 @@ def open_predictor(
     `device`, files on the CPU.
 
     Args:
-        typed: the classifier that the person typed; a factory that the target names is run only
-            if it is this one.
-        weights: the classifier's, for a checkpoint; an export holds its own.
+        asked: what the person typed of the classifier; a factory that the target names is run only
+            if it is this one. An export holds its own classifier, fed in its own way: what is typed
+            is for the comparison without correction.
 
     Raises:
         InputError: nothing of the kind, or not said what it is fed with.
+        UsageError: an export is to be fed in another way.
     """
     path = Path(target)
     _check_exists(path)
     if path.is_dir():
-        return _exported(_shipped_file(path), typed)
+        return _exported(_shipped_file(path), asked)
     if path.suffix in (".onnx", ".tflite"):
-        return _exported(path, typed)
+        return _exported(path, asked)
     checkpoint = find_checkpoint(target)
     if not _may_hold_weights(checkpoint):
         raise InputError(
@@ -99,7 +103,7 @@ def open_predictor(
             f"checkpoint {checkpoint} does not say for which classifier; export it with "
             "afd-export --backbone NAME and give the folder"
         )
-    loaded, backbone = load_fitting(loaded, checkpoint, typed, weights=weights)
+    loaded, backbone = load_fitting(loaded, checkpoint, asked)
     notices = loaded.notices(checkpoint) + notices_of_fit(loaded, backbone, checkpoint)
     return Predictor(
         checkpoint.stem,
@@ -110,7 +114,7 @@ def open_predictor(
         None,
         _torch_logits(backbone, fuse(loaded.module), device),
         lambda: backbone,
-        (*backbone.notices, *notices),
+        (*backbone.notices, *_untrained(backbone), *notices),
     )
 
 
@@ -140,8 +144,14 @@ def plain_predictor(of: Predictor, device: torch.device) -> Predictor:
         of.weights_sha256,
         logits,
         lambda: backbone,
-        backbone.notices,
+        (*backbone.notices, *_untrained(backbone)),
     )
+
+
+def _untrained(backbone: Backbone) -> list[str]:
+    if backbone.trained:
+        return []
+    return [f"{backbone.name} has random weights: accuracy means nothing"]
 
 
 def recovers(model: Predictor, reference: Predictor) -> bool:
@@ -188,7 +198,30 @@ def _shipped_file(folder: Path) -> Path:
     return file_of(folder, chosen[0]["path"])
 
 
-def _exported(path: Path, typed: BackboneName | None) -> Predictor:
+def exported_labels(target: str) -> list[str] | None:
+    """The names that an export has for its classes; None of one without, and of what is none.
+
+    Args:
+        target: as of `open_predictor`.
+
+    Raises:
+        InputError: the folder's manifest is missing or broken, or the names are.
+    """
+    path = Path(target)
+    folder = path.parent if path.suffix == ".onnx" else path
+    if path.suffix != ".tflite":
+        if not (folder / MANIFEST).is_file():
+            return None
+        manifest = read_manifest(folder)
+        with _well_formed(folder):  # the names are the same in all of its files
+            names = [f["path"] for f in manifest["files"] if f["path"].endswith(".tflite")]
+        if not names:
+            return None
+        path = file_of(folder, names[0])
+    return labels_inside(path)
+
+
+def _exported(path: Path, asked: ClassifierOptions) -> Predictor:
     """A model file, fed as the manifest beside it says."""
     if not (path.parent / MANIFEST).is_file():
         raise InputError(
@@ -209,6 +242,7 @@ def _exported(path: Path, typed: BackboneName | None) -> Predictor:
         raise InputError(f"{path.parent / MANIFEST} does not know {path.name}; export it again")
     if sha256(path) != hashes[path.name]:  # LiteRT crashes on a truncated file
         raise InputError(f"{path} is not the file that was exported; copy it or export it again")
+    _check_fed_so(path, record, asked)
     run, given, result = _litert(path) if path.suffix == ".tflite" else _onnxruntime(path)
     if (given, result) != ((1, size, size, 3), (1, classes)):
         raise InputError(
@@ -230,8 +264,20 @@ def _exported(path: Path, typed: BackboneName | None) -> Predictor:
         corrects,
         weights,
         logits,
-        lambda: _recorded_backbone(path, manifest, typed),
+        lambda: _recorded_backbone(path, manifest, asked),
     )
+
+
+def _check_fed_so(path: Path, record: Mapping[str, Any], asked: ClassifierOptions) -> None:
+    """A file is fed as it was exported, whatever is typed; only the same may be typed."""
+    for key in ("mean", "std", "input_size"):
+        typed, known = getattr(asked, key), record[key]
+        if typed is not None and not np.allclose(typed, known, rtol=1e-3):
+            option = f"--{key.replace('_', '-')}"
+            said = " ".join(f"{value:g}" for value in np.atleast_1d(known))
+            raise UsageError(
+                f"{path} was exported with {option} {said}; leave {option} out, or export it again"
+            )
 
 
 @contextmanager
@@ -286,9 +332,7 @@ def _tensors(message: Any) -> Iterator[Any]:
                 yield from _tensors(part)
 
 
-def _recorded_backbone(
-    path: Path, manifest: dict[str, Any], typed: BackboneName | None
-) -> Backbone:
+def _recorded_backbone(path: Path, manifest: dict[str, Any], asked: ClassifierOptions) -> Backbone:
     record = manifest["backbone"]
     with _well_formed(path.parent):
         name, tap = str(record["name"]), str(record["tap"])
@@ -297,17 +341,31 @@ def _recorded_backbone(
         torch.Generator().manual_seed(seed)  # raises where PyTorch takes no such seed
         mean, std = (tuple(map(float, record[key])) for key in ("mean", "std"))
         size = int(record["input_size"])
-    if own:
-        raise InputError(
-            f"{path} was exported with a person's own weights for {name}; compare it "
-            "with another export: --against FOLDER"
+        known = record.get("weights_sha256")
+    if own and asked.weights == "auto":
+        raise NotAtHandError(
+            f"{path} was exported with a person's own weights for {name}; give them with "
+            "--backbone-weights, or another export to compare with: --against FOLDER"
         )
-    return load_backbone(
-        recorded_backbone(name, typed, what=str(path.parent / MANIFEST)),
+    try:
+        typed = recorded_backbone(name, asked.backbone, what=str(path.parent / MANIFEST))
+    except InputError as error:
+        if asked.backbone is None:
+            raise NotAtHandError(str(error)) from error
+        raise
+    backbone = load_backbone(
+        typed,
         tap=tap,
-        weights=weights,
+        weights=weights if asked.weights == "auto" else asked.weights,
         mean=mean,
         std=std,
         input_size=size,
         seed=seed,
     )
+    given = asked.own_file or asked.weights
+    if given != "auto" and known not in (None, backbone.weights_sha256()):
+        raise InputError(
+            f"{path} was exported with other weights than {given}; give the file that it was made "
+            "with, or another export to compare with: --against FOLDER"
+        )
+    return backbone

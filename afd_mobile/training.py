@@ -385,6 +385,9 @@ def _identity(
         "config": json.dumps(dataclasses.asdict(module.config)),
         "backbone": backbone.name,
         "tap": backbone.tap,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "input size": backbone.input_size,
         "weights_sha256": backbone.weights_sha256(),
         "pictures_sha256": _pictures_sha256(images),
     }

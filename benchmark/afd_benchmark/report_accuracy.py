@@ -15,6 +15,7 @@ from afd_mobile.errors import InputError, reason_of
 
 _SCHEMA_VERSION = 1
 _CLEAN = "clean"
+_AFTER_SCALING = "after-scaling"
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -64,6 +65,7 @@ class AccuracyReport(msgspec.Struct, frozen=True):
     pictures: Annotated[int, Meta(ge=1)]
     conditions: list[ConditionAccuracy]
     recovered_share: RecoveredShare | None = None
+    compress: str = _AFTER_SCALING
 
 
 class _Outline(msgspec.Struct):
@@ -74,10 +76,11 @@ class _Outline(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Suite:
-    """What was asked of a model: these conditions, on so many pictures."""
+    """What was asked of a model: these conditions, on so many pictures, before or after scaling."""
 
     conditions: tuple[str, ...]
     pictures: int
+    compress: str = _AFTER_SCALING
 
     @property
     def degraded(self) -> tuple[int, ...]:
@@ -87,7 +90,9 @@ class Suite:
 
     @property
     def averaged(self) -> str:
-        return ", ".join(self.conditions[i] for i in self.degraded)
+        names = ", ".join(self.conditions[i] for i in self.degraded)
+        when = "" if self.compress == _AFTER_SCALING else f" ({self.compress.replace('-', ' ')})"
+        return names + when
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ def match(cases: Sequence[Shown], reports: Sequence[AccuracyReport]) -> list[Acc
 
 
 def _suite(report: AccuracyReport) -> Suite:
-    return Suite(tuple(c.condition for c in report.conditions), report.pictures)
+    return Suite(tuple(c.condition for c in report.conditions), report.pictures, report.compress)
 
 
 def _match(shown: Shown, suite: Suite, reports: Sequence[AccuracyReport]) -> Matched | None:

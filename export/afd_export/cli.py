@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from afd_export.request import ExportRequest
 from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, to_json
-from afd_mobile.backbone_names import typed_backbone
-from afd_mobile.command import Parser, check_interrupted, one_of, positive, run_command, seed
+from afd_mobile.classifier_options import add_classifier, classifier_options
+from afd_mobile.command import Parser, check_interrupted, one_of, run_command, seed
 from afd_mobile.errors import AfdError, ConversionError, ParityError, UsageError
-from afd_mobile.resources import DEFAULT_CHECKPOINT
 from afd_mobile.taps import LIST, PRESETS
 from afd_mobile.terminal import printable
 
@@ -40,21 +40,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--checkpoint",
-        default=DEFAULT_CHECKPOINT,
+        default=ExportRequest.checkpoint,
         metavar="NAME|PATH|random|none",
         help="a shipped checkpoint, a file, `random` for an untrained module, or `none` for the "
         "plain classifier by the same path (default: %(default)s)",
     )
-    add(
-        "--backbone",
-        type=typed_backbone,
-        metavar="NAME",
-        help="torchvision or timm classifier, an .onnx file, or package.module:factory, which is "
-        "run (default: the checkpoint's; a factory or file that it names must be typed)",
-    )
+    add_classifier(parser)
     add(
         "--preset",
-        default="mobile",
+        default=ExportRequest.preset,
         choices=PRESETS,
         help="an untrained module: inside the classifier, or the paper's at one tap "
         "(default: %(default)s)",
@@ -70,23 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         "classifier's own)",
     )
     add(
-        "--backbone-weights",
-        default="auto",
-        metavar="auto|random|PATH",
-        help="auto: shipped, else $AFD_WEIGHTS_DIR/NAME.pth, else published (default: %(default)s)",
-    )
-    add("--mean", type=float, nargs=3, metavar="M", help="normalisation, if not the network's own")
-    add("--std", type=float, nargs=3, metavar="S", help="normalisation, if not the network's own")
-    add(
-        "--input-size",
-        type=positive,
-        metavar="PIXELS",
-        help="if not the network's own; 8 divides it",
-    )
-    add(
         "--scope",
         type=one_of(Scope),
-        default=Scope.CLASSIFIER,
+        default=ExportRequest.scope,
         metavar="classifier|features",
         help="up to the logits, or up to the corrected features (default: classifier)",
     )
@@ -94,14 +74,14 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         type=one_of(Precision),
         nargs="+",
-        default=[Precision.FLOAT32, Precision.FLOAT16, Precision.INT8],
+        default=list(ExportRequest.precisions),
         metavar="P",
         help=f"of: {' '.join(p.value for p in Precision)} (default: float32 float16 int8)",
     )
     add(
         "--input",
         type=one_of(InputRange),
-        default=InputRange.RGB255,
+        default=ExportRequest.input_range,
         metavar="rgb255|normalized",
         help="raw RGB with normalisation inside the graph, or normalised (default: rgb255)",
     )
@@ -116,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
         "--labels",
         type=Path,
         metavar="FILE",
-        help="names of the classes, one a line (default: ImageNet's for 1000 classes, else none)",
+        help="names of the classes, one a line in the order of the logits (default: ImageNet's "
+        "where the weights are ImageNet's, else none)",
     )
     add(
         "--explain-int8",
@@ -125,7 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--out", type=Path, metavar="DIR", help="export folder (default: exports/<name>)")
     add(
-        "--seed", type=seed, default=0, metavar="N", help="of random weights (default: %(default)s)"
+        "--seed",
+        type=seed,
+        default=ExportRequest.seed,
+        metavar="N",
+        help="of random weights (default: %(default)s)",
     )
     add("--json", action="store_true", help="print the manifest alone")
     add("--force", action="store_true", help="replace an existing export folder")
@@ -141,17 +126,13 @@ def _export(arguments: argparse.Namespace) -> None:
         print("\n".join(map(printable, tap_list(arguments.backbone, arguments.input_size))))
         return
 
-    from afd_export.pipeline import ExportRequest, export
+    from afd_export.pipeline import export
 
     request = ExportRequest(
         checkpoint=arguments.checkpoint,
-        backbone=arguments.backbone,
+        classifier=classifier_options(arguments),
         taps=tuple(arguments.taps),
         preset=arguments.preset,
-        backbone_weights=arguments.backbone_weights,
-        mean=arguments.mean and tuple(arguments.mean),
-        std=arguments.std and tuple(arguments.std),
-        input_size=arguments.input_size,
         fused=arguments.fuse,
         scope=arguments.scope,
         precisions=tuple(dict.fromkeys(arguments.precision)),

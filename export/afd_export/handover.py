@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from afd_export.card import ModelCard
-from afd_export.metadata import LABELS, bytes_are_pixels, pixel_normalization
+from afd_export.metadata import bytes_are_pixels, pixel_normalization
 from afd_mobile.artifacts import InputRange, Precision, Scope, Stage
+from afd_mobile.labels import LABELS
 from afd_mobile.terminal import in_markdown
 
 USING = "USING.md"
@@ -473,13 +474,18 @@ def _measured(title: str, findings: Sequence[Finding], otherwise: list[str]) -> 
 def _how_to_measure_accuracy(folder: _Folder, card: ModelCard) -> list[str]:
     if not folder.classifier:
         return ["Not measured: features have none of their own."]
+    named = "" if folder.labelled else " --labels FILE"
     lines = [
         "Not measured for this folder. On your own pictures, in folders named by class, clean and "
         "as JPEG:",
         "",
         "```sh",
-        "afd-eval FOLDER --images DIR",
+        f"afd-eval FOLDER --images DIR{named}",
+        f"afd-eval FOLDER --images DIR{named} --compress before-scaling",
         "```",
+        "",
+        "The first compresses what the network gets, the second the picture files, before they are "
+        "scaled and cropped, as an app meets them.",
     ]
     if card.figures is not None:
         lines += ["", f"Measured when it was trained: `models/{card.figures}` of afd-mobile."]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from afd_export.card import ModelCard
 from afd_export.handover import USING, using_page
 from afd_export.pictures import PictureSet
+from afd_export.request import ExportRequest
 from afd_export.source import ExportSource
 from afd_export.verify import StageResult
 from afd_mobile.artifacts import (
@@ -23,9 +24,6 @@ from afd_mobile.artifacts import (
 from afd_mobile.cost import Cost
 from afd_mobile.litert import LiteRtModel, TensorContract, float_operations, operators
 from afd_mobile.runtime_version import minimum_runtime
-
-if TYPE_CHECKING:
-    from afd_export.pipeline import ExportRequest
 
 _PACKAGES = (
     "afd-mobile", "torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxsim", "onnx2tf",

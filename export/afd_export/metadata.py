@@ -19,8 +19,7 @@ from afd_export import tflite_metadata_schema as fb
 from afd_export.card import ModelCard
 from afd_mobile.artifacts import InputRange
 from afd_mobile.errors import ConversionError, InputError
-
-LABELS = "labels.txt"
+from afd_mobile.labels import LABELS
 
 _ENTRY = b"TFLITE_METADATA"
 _MODEL_IDENTIFIER = b"TFL3"

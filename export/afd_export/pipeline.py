@@ -22,48 +22,24 @@ from afd_export.float16_hazards import Range, hazard_section, measure_ranges, ru
 from afd_export.golden_pictures import golden_pictures, write_golden_pictures
 from afd_export.graph import DeployedGraph, fold_normalization
 from afd_export.int8_report import PICTURES, layer_noise, write_int8_report
-from afd_export.labels import default_labels, load_labels
 from afd_export.metadata import with_metadata
 from afd_export.pictures import Picture, PictureSet, as_input, load_pictures, surest
 from afd_export.placement import place_file, placement_section
 from afd_export.recipes import Recipe, load_recipe
 from afd_export.report import write_golden, write_parity, write_placement
+from afd_export.request import ExportRequest
 from afd_export.source import ExportSource, find_source
 from afd_export.to_onnx import export_onnx, input_and_output, run_onnx, simplify_onnx
 from afd_export.to_tflite import PREPARED, convert_tflite, run_tflite
 from afd_export.verify import Judge, StageResult, check_contract, run_torch
 from afd_export.worker import save_array
 from afd_mobile.artifacts import INPUT_NAME, MANIFEST, InputRange, Precision, Scope, Stage
-from afd_mobile.backbone_names import BackboneName
 from afd_mobile.corrections import InsideModule
 from afd_mobile.cost import Cost, cost_of
 from afd_mobile.errors import ConversionError, OutputError, ParityError, UsageError
 from afd_mobile.fusion import fuse
+from afd_mobile.labels import imagenet_labels, load_labels
 from afd_mobile.litert import LiteRtModel, float_operations
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """What `afd-export` was asked for; see its `--help`."""
-
-    checkpoint: str
-    backbone: BackboneName | None
-    taps: tuple[str, ...]
-    preset: str
-    backbone_weights: str
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    input_size: int | None
-    fused: bool
-    scope: Scope
-    precisions: tuple[Precision, ...]
-    input_range: InputRange
-    images: Path | None
-    labels: Path | None
-    explain_int8: bool
-    out: Path | None
-    seed: int
-    force: bool
 
 
 @dataclass(frozen=True)
@@ -118,11 +94,11 @@ def export(request: ExportRequest, progress: Progress, notice: Notice) -> Export
         raise UsageError("--explain-int8 needs an int8 file; add int8 to --precision")
     recipes = {p: load_recipe(p) for p in request.precisions}
     source = find_source(request)
-    labels = _labels(request, source)
+    labels, unnamed = _labels(request, source)
     folder = request.out or Path("exports") / source.name
     with _published_whole(folder, force=request.force) as work:
         pictures = load_pictures(request.images, source.backbone.input_size)
-        for line in (*source.notices, *pictures.unreadable):
+        for line in (*source.notices, *unnamed, *pictures.unreadable):
             notice(line)
         if Precision.INT8 in recipes and pictures.doubt:
             notice(pictures.doubt)
@@ -315,14 +291,22 @@ def _write_golden_pictures(
     return write_golden_pictures(work, found, top1, labels)
 
 
-def _labels(request: ExportRequest, source: ExportSource) -> list[str] | None:
-    """The names of the classes, where there are any."""
+def _labels(request: ExportRequest, source: ExportSource) -> tuple[list[str] | None, list[str]]:
+    """The names of the classes, if there are any; and what is to be said if there are none."""
     if request.scope is Scope.FEATURES:
         if request.labels is not None:
             raise UsageError("--labels names classes, and --scope features has none; drop --labels")
-        return None
+        return None, []
     classes = source.backbone.classes
-    return load_labels(request.labels, classes) if request.labels else default_labels(classes)
+    if request.labels is not None:
+        return load_labels(request.labels, classes), []
+    if source.imagenet:
+        return imagenet_labels(), []
+    why = "" if classes != len(imagenet_labels()) else ", which need not be ImageNet's"
+    return None, [
+        f"no names go with the {classes} classes{why}: apps will see numbers; give --labels FILE, "
+        "one a line in the order of the logits"
+    ]
 
 
 def _first_that_passes(

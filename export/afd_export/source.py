@@ -5,22 +5,20 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from afd_export.request import ExportRequest
 from afd_mobile.afd_module import AfdConfig
 from afd_mobile.artifacts import Scope, sha256
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from afd_mobile.corrections import AnyModule, InsideConfig, InsideModule, module_of
 from afd_mobile.errors import InputError, UsageError
-from afd_mobile.fit import load_fitting, notices_of_fit
+from afd_mobile.fit import has_imagenet_head, load_fitting, notices_of_fit
 from afd_mobile.places import check_places, preset_config
 from afd_mobile.taps import Taps, preset_taps, single_tap
-
-if TYPE_CHECKING:
-    from afd_export.pipeline import ExportRequest
 
 NO_CHECKPOINT = "none"
 RANDOM_CHECKPOINT = "random"
@@ -32,6 +30,7 @@ class ExportSource:
     afd: the module in eval mode; None for the plain classifier.
     checkpoint: its file; None for an untrained or absent module.
     backbone_sha256: over all the classifier's weights.
+    imagenet: whether the classes are ImageNet's.
     notices: what a person must know about them.
     """
 
@@ -41,6 +40,7 @@ class ExportSource:
     checkpoint: Path | None
     checkpoint_sha256: str | None
     backbone_sha256: str
+    imagenet: bool
     notices: list[str]
 
 
@@ -58,6 +58,7 @@ def find_source(request: ExportRequest) -> ExportSource:
         checkpoint = load_checkpoint(path)
     taps = _taps(request, checkpoint, path)
     checkpoint, backbone = _fitting(request, taps, checkpoint, path)
+    own = request.classifier.own_file and _plain(request.classifier.own_file.stem)
     afd: AnyModule | None = None
     notices = list(backbone.notices)
     if checkpoint is not None and path is not None:
@@ -74,13 +75,16 @@ def find_source(request: ExportRequest) -> ExportSource:
         notices += checkpoint.notices(path)
         notices += notices_of_fit(checkpoint, backbone, path)
         name = _plain(path.stem)
+        if own is not None:
+            trained_for = _plain((checkpoint.backbone or backbone.name).removesuffix(".onnx"))
+            name = f"afd-{own}-{name.removeprefix(f'afd-{trained_for}-')}"
     elif request.checkpoint == RANDOM_CHECKPOINT:
         torch.manual_seed(request.seed)
         afd = module_of(preset_config(backbone, taps)).eval().requires_grad_(False)
-        name = f"{_plain(backbone.name)}-{request.preset}-untrained"
+        name = f"{own or _plain(backbone.name)}-{request.preset}-untrained"
         notices.append("the AFD-Module is untrained (random): accuracy means nothing")
     else:
-        name = f"{_plain(backbone.name)}-plain"
+        name = f"{own or _plain(backbone.name)}-plain"
     if not backbone.trained:
         name += "-random-weights"
         notices.append(f"{backbone.name} has random weights: accuracy means nothing")
@@ -95,6 +99,7 @@ def find_source(request: ExportRequest) -> ExportSource:
         checkpoint=path,
         checkpoint_sha256=sha256(path) if path else None,
         backbone_sha256=backbone.weights_sha256(),
+        imagenet=has_imagenet_head(backbone, checkpoint),
         notices=notices,
     )
 
@@ -128,23 +133,22 @@ def _fitting(
     request: ExportRequest, taps: Taps, checkpoint: Checkpoint | None, path: Path | None
 ) -> tuple[Checkpoint | None, Backbone]:
     """The classifier, and the checkpoint with its names of the nodes."""
+    asked = request.classifier
     options: dict[str, Any] = {
-        "weights": request.backbone_weights,
-        "mean": request.mean,
-        "std": request.std,
-        "input_size": request.input_size,
         "seed": request.seed,
         "features_only": request.scope is Scope.FEATURES,
     }
-    name = request.backbone
     if checkpoint is not None and path is not None and checkpoint.backbone is not None:
-        return load_fitting(checkpoint, path, name, **options)
-    if name is None:
+        return load_fitting(checkpoint, path, asked, **options)
+    if asked.backbone is None:
         raise UsageError(
             f"--checkpoint {request.checkpoint} does not say for which classifier; "
             "give --backbone NAME"
         )
-    return checkpoint, load_backbone(name, tap=taps.node, before=taps.nodes, **options)
+    backbone = load_backbone(
+        asked.backbone, tap=taps.node, before=taps.nodes, **asked.settings, **options
+    )
+    return checkpoint, backbone
 
 
 def _check_fit(config: AfdConfig, backbone: Backbone, path: Path) -> None:

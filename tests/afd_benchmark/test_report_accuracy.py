@@ -85,6 +85,14 @@ def test_other_conditions_and_cases_without_a_time_are_kept_apart() -> None:
     assert entries[1].suite.averaged == "QF 25, QF 18"
 
 
+def test_pictures_compressed_before_and_after_scaling_are_kept_apart() -> None:
+    after = sample.accuracy(CORRECTED, 0.05)
+    before = msgspec.structs.replace(after, compress="before-scaling")
+    names = "QF 25, QF 18, QF 15, QF 10, QF 7"
+    entries = match(shown_cases([sample.host_run()]), [after, before])
+    assert [e.suite.averaged for e in entries] == [names, f"{names} (before scaling)"]
+
+
 def test_nothing_is_drawn_where_nothing_matches() -> None:
     page = render_html([sample.host_run()], [sample.accuracy("other.tflite", 0.1, "another")])
     assert b"Accuracy against latency" not in page

@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 
 from afd_export import cli
-from afd_export.pipeline import ExportRequest
-from afd_mobile.artifacts import InputRange, Precision, Scope
+from afd_export.request import ExportRequest
+from afd_mobile.artifacts import Precision
 from afd_mobile.backbone_names import Factory
 from afd_mobile.backbones import Backbone, load_backbone
+from afd_mobile.classifier_options import ClassifierOptions
 from tests.commands import Outcome, run_here
 
 TINYNET = '''
@@ -154,23 +155,12 @@ def make_request(
     def make(**changes: object) -> ExportRequest:
         request = ExportRequest(
             checkpoint="random",
-            backbone=Factory("tinynet:make"),
+            classifier=ClassifierOptions(Factory("tinynet:make"), "random", input_size=64),
             taps=PLACES,
-            preset="mobile",
-            backbone_weights="random",
-            mean=None,
-            std=None,
-            input_size=64,
             fused=True,
-            scope=Scope.CLASSIFIER,
             precisions=(Precision.FLOAT32,),
-            input_range=InputRange.RGB255,
             images=few_pictures,
-            labels=None,
-            explain_int8=False,
             out=tmp_path / "parent" / "out",
-            seed=0,
-            force=False,
         )
         return dataclasses.replace(request, **changes)  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from afd_export.card import model_card
-from afd_export.pipeline import ExportRequest
+from afd_export.request import ExportRequest
 from afd_export.source import ExportSource, find_source
 from afd_mobile import __version__
 from afd_mobile.artifacts import Scope

@@ -19,15 +19,20 @@ from afd_mobile.afd_module import AfdModule
 from afd_mobile.artifacts import sha256
 from afd_mobile.backbone_names import Factory
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
+from afd_mobile.classifier_options import ClassifierOptions
+from afd_mobile.cli import eval_main
 from afd_mobile.conditions import CLEAN, repeated, single
 from afd_mobile.errors import InputError
 from afd_mobile.evaluation import Outcomes, evaluate, labelled_pictures
 from afd_mobile.predictors import Predictor, open_predictor, plain_predictor
 from tests.afd_export.conftest import Exported, export_here, write_pictures
 from tests.afd_mobile.single_tap import single_tap_config
+from tests.commands import run_here
 
 CPU = torch.device("cpu")
 TINYNET = "tinynet:make"
+NAMES = [f"class {letter}" for letter in "abcdefghij"]
+TYPED = ClassifierOptions(Factory(TINYNET))
 RGB = NDArray[np.uint8]
 
 
@@ -48,10 +53,12 @@ def normalized(checkpoint: Path, tiny_dir: Path, made_once: Callable[..., Path])
 
     def make(folder: Path) -> None:
         write_pictures(folder / "few", 2)
+        (folder / "names.txt").write_text("\n".join(NAMES))
         done = export_here(
             *("--fuse", "--checkpoint", checkpoint, "--backbone", TINYNET),
             *("--input", "normalized", "--precision", "float16", "float32"),
-            *("--images", folder / "few", "--out", folder / "mine"),
+            *("--images", folder / "few", "--labels", folder / "names.txt"),
+            *("--out", folder / "mine"),
             cwd=tiny_dir,
         )
         assert done.code == 0, done.err
@@ -70,7 +77,7 @@ def test_all_files_of_an_export_give_the_logits_of_its_checkpoint(
     in_tiny_dir: Path, checkpoint: Path, normalized: Exported
 ) -> None:
     pictures = random_pictures(3, 224)
-    expected = open_predictor(str(checkpoint), CPU, Factory(TINYNET)).logits(pictures)
+    expected = open_predictor(str(checkpoint), CPU, TYPED).logits(pictures)
     spread = np.ptp(expected)
     targets = {
         normalized.folder / "mine.onnx": 1e-5,
@@ -85,8 +92,7 @@ def test_all_files_of_an_export_give_the_logits_of_its_checkpoint(
     assert model.name == "mine_float32.tflite"
     assert model.sha256 == sha256(normalized.tflite("float32"))
     plain = [
-        plain_predictor(open_predictor(str(t), CPU, Factory(TINYNET)), CPU)
-        for t in (checkpoint, *targets)
+        plain_predictor(open_predictor(str(t), CPU, TYPED), CPU) for t in (checkpoint, *targets)
     ]
     for other in plain[1:]:
         np.testing.assert_allclose(other.logits(pictures), plain[0].logits(pictures), atol=1e-5)
@@ -103,7 +109,7 @@ def test_all_files_of_an_export_have_the_counts_of_its_checkpoint(
     pictures = labelled_pictures(
         tmp_path, [str(n) for n in range(10)], labels_from="digits", limit=None
     )
-    reference = open_predictor(str(checkpoint), CPU, Factory(TINYNET))
+    reference = open_predictor(str(checkpoint), CPU, TYPED)
 
     def outcomes(model: Predictor) -> Outcomes:
         conditions = [CLEAN, single(7), repeated(2)]
@@ -117,6 +123,34 @@ def test_all_files_of_an_export_have_the_counts_of_its_checkpoint(
         result = outcomes(open_predictor(str(target), CPU))
         assert result.agreement.all()
         assert np.array_equal(result.top1, own.top1) and np.array_equal(result.top5, own.top5)
+
+
+def test_a_folder_brings_its_own_labels(
+    in_tiny_dir: Path, tmp_path: Path, normalized: Exported
+) -> None:
+    """The line of its USING.md, by an app's developer who has no code of the classifier's: half of
+    the pictures lie in the folder of the class that the file gives."""
+    model = open_predictor(str(normalized.folder), CPU)
+    for number, picture in enumerate(random_pictures(4, 224)):
+        says = int(model.logits(picture[None]).argmax())
+        place = tmp_path / "images" / NAMES[(says + number % 2) % 10]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(place / f"{number}.png")
+    report = tmp_path / "a.json"
+    options = ("--images", tmp_path / "images", "--qualities", "--workers", 1, "--json", report)
+    assert "\nafd-eval FOLDER --images DIR\n" in (normalized.folder / "USING.md").read_text()
+    for target in (normalized.folder, normalized.folder / "mine.onnx"):
+        done = run_here(eval_main, "afd-eval", target, *options)
+        assert done.code == 0, done.err
+        (clean,) = json.loads(report.read_bytes())["conditions"]
+        assert clean["top1"]["value"] == 0.5 and clean["agreement"]["value"] == 1
+        assert "note: compared with itself, so that nothing is recovered: " in done.err
+        assert f"add --backbone {TINYNET}" in done.err
+    done = run_here(eval_main, "afd-eval", normalized.folder, *options, "--backbone", TINYNET)
+    assert (done.code, "note" in done.err) == (0, False)
+    assert json.loads(report.read_bytes())["reference"] == TINYNET
+    done = run_here(eval_main, "afd-eval", normalized.folder, *options, "--against", "direct")
+    assert done.code == 3 and f"add --backbone {TINYNET}" in done.err
 
 
 # --- raw RGB, and what a quantised file is fed with ----------------------------------------------

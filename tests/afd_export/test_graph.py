@@ -158,7 +158,7 @@ def test_the_module_alone_is_what_the_classifier_costs_more(backbone: Backbone) 
     10 x 8 x C x positions, the pooled."""
     afd = inside_module(backbone, *PLACES)
     trained = DeployedGraph(backbone, afd, InputRange.RGB255, Scope.CLASSIFIER)
-    source = ExportSource("tiny", backbone, afd, None, None, "", [])
+    source = ExportSource("tiny", backbone, afd, None, None, "", False, [])
     cost = _costs(source, trained, fold_normalization(fuse(trained)))["afd"]["deployed"]
     by_hand = (
         64 * (192 * 12 + 12 * 8) + (8 * 6 + 6 * 8) + 6 * 16

@@ -115,6 +115,7 @@ def test_names_of_classes_only_where_there_are_labels(manifest: dict[str, Any]) 
     for text in ("labels.txt", "categoryName()", "what their classes are called"):
         assert text not in without
     assert "${category.index()}" in without
+    assert "\nafd-eval FOLDER --images DIR --labels FILE\n" in without
 
 
 def test_blocks_matter_only_to_a_module(manifest: dict[str, Any]) -> None:
@@ -294,6 +295,7 @@ def test_without_figures_it_says_how_to_measure(manifest: dict[str, Any]) -> Non
     page = page_of(manifest)
     for title, command in (
         ("Accuracy", "\nafd-eval FOLDER --images DIR\n"),
+        ("Accuracy", "\nafd-eval FOLDER --images DIR --compress before-scaling\n"),
         ("Latency", "\nafd-bench run FOLDER\n"),
     ):
         assert section(page, title).strip().startswith("Not measured for this folder.")

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from afd_export import tflite_metadata_schema as fb
 from afd_export.card import ModelCard
-from afd_export.metadata import LABELS, bytes_are_pixels, pixel_normalization, with_metadata
+from afd_export.metadata import bytes_are_pixels, pixel_normalization, with_metadata
 from afd_mobile.artifacts import InputRange, Precision
 from afd_mobile.errors import ConversionError, InputError
+from afd_mobile.labels import LABELS
 from tests.afd_export.conftest import Exported
 
 PRECISIONS = [p.value for p in Precision]

@@ -18,7 +18,7 @@ from afd_export.pictures import (
     scikit_image_crops,
     surest,
 )
-from afd_export.pipeline import ExportRequest
+from afd_export.request import ExportRequest
 from afd_mobile.artifacts import InputRange, Precision
 from afd_mobile.errors import InputError, ParityError
 from afd_mobile.picture_files import list_images, split

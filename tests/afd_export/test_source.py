@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from afd_export.pipeline import ExportRequest
-from afd_export.source import find_source
+from afd_export.pipeline import _labels
+from afd_export.request import ExportRequest
+from afd_export.source import ExportSource, find_source
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.artifacts import Scope
-from afd_mobile.backbone_names import Factory
+from afd_mobile.backbone_names import Factory, OnnxFile
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from afd_mobile.classifier_options import ClassifierOptions
 from afd_mobile.corrections import InsideModule
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fit import record_of
@@ -24,6 +26,7 @@ from tests.afd_export.conftest import PLACES
 from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.single_tap import single_tap_config
 from tests.afd_mobile.test_held_out import HARMFUL, HELPFUL
+from tests.afd_mobile.test_onnx_network import write
 
 
 @pytest.fixture
@@ -44,8 +47,9 @@ def test_a_factory_that_a_checkpoint_names_runs_only_if_it_was_typed(
 ) -> None:
     path = save()
     with pytest.raises(InputError, match=f"{path} names code to run, tinynet:make, .* --backbone"):
-        find_source(make_request(checkpoint=path, taps=(), backbone=None))
-    source = find_source(make_request(checkpoint=path, taps=(), backbone=Factory("tinynet:make")))
+        find_source(make_request(checkpoint=path, taps=(), classifier=ClassifierOptions()))
+    typed = ClassifierOptions(Factory("tinynet:make"))
+    source = find_source(make_request(checkpoint=path, taps=(), classifier=typed))
     assert source.backbone.name == "tinynet:make"
 
 
@@ -153,14 +157,101 @@ def test_a_module_is_not_exported_with_another_classifier_than_its_own(
     torch.save(state | {"classes.bias": state["classes.bias"] + 3}, weights)
     own = load_backbone(Factory("tinynet:make"), tap="act1", input_size=64, weights=str(weights))
     save_checkpoint(path, Checkpoint(module, "tinynet:make", "act1", {}, record_of(own, module)))
-    forgotten = make_request(checkpoint=str(path), taps=(), backbone_weights="auto")
+    network = ClassifierOptions(Factory("tinynet:make"), input_size=64)
+    forgotten = make_request(checkpoint=str(path), taps=(), classifier=network)
     with pytest.raises(InputError, match=r"give --backbone-weights my10\.pth"):
         find_source(forgotten)
-    given = dataclasses.replace(forgotten, backbone_weights=str(weights))
+    network = dataclasses.replace(network, weights=str(weights))
+    given = dataclasses.replace(forgotten, classifier=network)
     assert find_source(given).notices == []
-    smaller = dataclasses.replace(given, input_size=32)
+    smaller = dataclasses.replace(given, classifier=dataclasses.replace(network, input_size=32))
     (notice,) = find_source(smaller).notices
     assert notice.endswith("at input size 64; at input size 32 it may correct nothing")
+
+
+def test_a_checkpoint_is_exported_as_it_was_trained_unless_told_otherwise(
+    tmp_path: Path, make_request: Callable[..., ExportRequest]
+) -> None:
+    half, tinynet = (0.5, 0.5, 0.5), Factory("tinynet:make")
+    own = load_backbone(tinynet, tap="act1", mean=half, std=half, input_size=64)
+    module, path = inside_module(own, "scale:act2"), tmp_path / "mine.safetensors"
+    save_checkpoint(path, Checkpoint(module, "tinynet:make", "act1", {}, record_of(own, module)))
+
+    def source(**typed: object) -> ExportSource:
+        options = dataclasses.replace(ClassifierOptions(tinynet), **typed)  # type: ignore[arg-type]
+        return find_source(make_request(checkpoint=str(path), taps=(), classifier=options))
+
+    as_trained = source()
+    backbone = as_trained.backbone
+    assert (backbone.mean, backbone.std, backbone.input_size) == (half, half, 64)
+    assert as_trained.notices == []
+    typed = source(mean=(0.4, 0.5, 0.5))
+    assert typed.backbone.mean == (0.4, 0.5, 0.5) and typed.backbone.std == half
+    (notice,) = typed.notices
+    assert notice.endswith("at mean 0.5 0.5 0.5; at mean 0.4 0.5 0.5 it may correct nothing")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "name"),
+    [
+        ("mine", "afd-my 10-mine"),
+        ("afd-tinynet.make-mobile", "afd-my 10-mobile"),
+        ("random", "my 10-mobile-untrained"),
+        ("none", "my 10-plain"),
+    ],
+)
+def test_an_export_of_a_persons_own_weights_has_their_name(
+    checkpoint: str,
+    name: str,
+    save: Callable[..., str],
+    make_request: Callable[..., ExportRequest],
+    tmp_path: Path,
+) -> None:
+    torch.save(importlib.import_module("tinynet").make().state_dict(), tmp_path / "my 10.pth")
+    typed = ClassifierOptions(Factory("tinynet:make"), str(tmp_path / "my 10.pth"), input_size=64)
+    taps = PLACES if checkpoint == "random" else ()
+    named = checkpoint if checkpoint in ("random", "none") else save(checkpoint)
+    request = make_request(checkpoint=named, taps=taps, classifier=typed)
+    assert find_source(request).name == name
+
+
+def test_a_module_is_exported_with_an_onnx_file_as_it_was_trained(
+    tmp_path: Path, backbone: Backbone, make_request: Callable[..., ExportRequest]
+) -> None:
+    half = (0.5, 0.5, 0.5)
+    own = load_backbone(Factory("tinynet:make"), tap="act1", mean=half, std=half, input_size=64)
+    module, path = (
+        inside_module(own, "scale:act2"),
+        tmp_path / "afd-tinynet.make-mobile.safetensors",
+    )
+    save_checkpoint(path, Checkpoint(module, "tinynet:make", "act1", {}, record_of(own, module)))
+    network = importlib.import_module("tinynet").make()
+    typed = ClassifierOptions(OnnxFile(write(tmp_path / "my10.onnx", network, 64)))
+
+    def source(checkpoint: str, **changes: object) -> ExportSource:
+        return find_source(make_request(checkpoint=checkpoint, classifier=typed, **changes))
+
+    found = source(str(path), taps=())
+    assert (found.name, found.backbone.mean) == ("afd-my10-mobile", half)
+    assert isinstance(found.afd, InsideModule)
+    assert [place.node for place in found.afd.config.places] == ["act2_Relu"]
+    (assumed,) = found.notices
+    assert assumed.startswith("my10.onnx does not say how its pictures are normalised: taken as ti")
+    assert source("none", taps=()).name == "my10-plain"
+    assert source("random", taps=("scale:act2_Relu",)).name == "my10-mobile-untrained"
+
+
+def test_classes_without_names_are_said(make_request: Callable[..., ExportRequest]) -> None:
+    request = make_request()
+    source = find_source(request)
+    labels, (said,) = _labels(request, source)
+    assert labels is None and said.startswith("no names go with the 10 classes: apps will see")
+    thousand = dataclasses.replace(source.backbone, classes=1000)
+    other = dataclasses.replace(source, backbone=thousand)
+    labels, (said,) = _labels(request, other)
+    assert labels is None and "the 1000 classes, which need not be ImageNet's: apps" in said
+    labels, said_nothing = _labels(request, dataclasses.replace(other, imagenet=True))
+    assert labels is not None and labels[281] == "tabby" and said_nothing == []
 
 
 def test_which_weights_were_taken_is_said(
@@ -168,6 +259,9 @@ def test_which_weights_were_taken_is_said(
 ) -> None:
     state = backbone.head.state_dict() | backbone.tail.state_dict()
     torch.save({"state_dict": state, "state_dict_ema": dict(state)}, tmp_path / "timm.pth")
-    source = find_source(make_request(backbone_weights=str(tmp_path / "timm.pth")))
+    weights = str(tmp_path / "timm.pth")
+    source = find_source(
+        make_request(classifier=ClassifierOptions(Factory("tinynet:make"), weights))
+    )
     said = "timm.pth: the averaged weights are taken (state_dict_ema) instead of state_dict"
     assert said in source.notices

@@ -13,8 +13,9 @@ from torch import nn
 
 from afd_export import pipeline, recipes
 from afd_export.pictures import Picture, load_pictures
-from afd_export.pipeline import ExportRequest, Step, _first_that_passes
+from afd_export.pipeline import Step, _first_that_passes
 from afd_export.report import write_parity
+from afd_export.request import ExportRequest
 from afd_export.source import find_source
 from afd_export.verify import Judge, StageResult, check_contract, run_torch
 from afd_mobile.artifacts import Precision, read_manifest

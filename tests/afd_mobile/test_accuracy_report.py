@@ -265,7 +265,9 @@ def test_a_suite_is_one_table_by_groups() -> None:
     share, group = lines[3].split()[-3], lines[2].split()[-3]
     assert share == group == "60.0"  # (70 - 40) / (90 - 40); QF 75 costs too little
     assert lines[4].split()[-3] == "+1.0" and lines[2].split()[:2] == ["JPEG", "60.0"]
-    assert "100 pictures; recovered share on average -3.3 [" in lines[-2]  # of 60 and -20 / 30
+    # Of 60 and -20 / 30.
+    said = "100 pictures, compressed after scaling; recovered share on average -3.3 ["
+    assert said in lines[-2]
     assert lines[-1] == "harm, by more than 0.5 points and beyond chance: webp QF 5"
 
 
@@ -290,6 +292,22 @@ def test_a_suite_without_harm_says_so() -> None:
 # --- Markdown and picture ------------------------------------------------------------------------
 
 
+def test_pictures_that_were_compressed_before_scaling_are_told(
+    tmp_path: Path, report: Report, figure_of: Callable[..., Any]
+) -> None:
+    before = report | {"compress": "before-scaling"}
+    assert "50 pictures, compressed before scaling" in "\n".join(text_table(before))
+    assert "50 pictures, compressed before scaling" in markdown_table([before])
+    titles = [axes.get_title() for axes in figure_of(draw, [report, before]).axes]
+    assert ["before scaling" in title for title in titles] == [False, True]
+    path = tmp_path / "a.json"
+    path.write_bytes(to_json({k: v for k, v in before.items() if k != "compress"}))
+    assert read_report(path)["compress"] == "after-scaling"  # of an earlier version
+    path.write_bytes(to_json(before | {"compress": "never"}))
+    with pytest.raises(InputError, match="compress is 'never'"):
+        read_report(path)
+
+
 def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -301,7 +319,7 @@ def test_the_markdown_table_holds_all_reports(report: Report) -> None:
     assert len(tables) == 2
     for table, source in zip(tables, (report, other), strict=True):
         rows = {line[0]: line[1:] for line in map(cells, table)}
-        heading = f"{source['model']} against plain, 50 pictures"
+        heading = f"{source['model']} against plain, 50 pictures, compressed after scaling"
         assert rows[heading] == [r["condition"] for r in source["conditions"]]
         assert len({len(row) for row in rows.values()}) == 1
         for name, key in (("top-1, reference", "reference_top1"), ("top-1, model", "top1")):
@@ -318,7 +336,7 @@ def test_a_suites_markdown_has_a_line_for_every_condition() -> None:
     heading, _, *lines, below = (
         line for line in markdown_table([suite_report()]).splitlines() if line
     )
-    assert cells(heading)[0] == "mine against plain, 100 pictures"
+    assert cells(heading)[0] == "mine against plain, 100 pictures, compressed after scaling"
     table = {line[0]: line[1:] for line in map(cells, lines)}
     assert list(table) == ["clean", "**JPEG**", "QF 10", "QF 75", "**WebP**", "webp QF 5",
                            "**left alone**", "blur 1"]  # fmt: skip

@@ -13,6 +13,7 @@ from afd_mobile import cli
 from afd_mobile.backbone_names import Factory, recorded_backbone, typed_backbone
 from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
+from afd_mobile.classifier_options import ClassifierOptions
 from afd_mobile.errors import InputError
 from afd_mobile.predictors import open_predictor, plain_predictor
 from tests.afd_mobile.test_predictors import write_export
@@ -91,7 +92,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path, ran: Callable[[], bool]) -> N
         open_predictor(str(path), CPU)
     assert not ran()
     with pytest.raises(InputError, match="factory payload"):  # typed, it does run
-        open_predictor(str(path), CPU, Factory(PAYLOAD))
+        open_predictor(str(path), CPU, ClassifierOptions(Factory(PAYLOAD)))
     assert ran()
 
 

@@ -22,12 +22,16 @@ from afd_mobile import cli
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
+from afd_mobile.classifier_options import ClassifierOptions
 from afd_mobile.conditions import SUITES
+from afd_mobile.fit import record_of
+from afd_mobile.predictors import open_predictor
 from tests.afd_mobile.single_tap import single_tap_config
 from tests.afd_mobile.test_held_out import HARMFUL, HELPFUL
 from tests.afd_mobile.test_predictors import write_export
 from tests.afd_mobile.tiny_classifier import (
     CLASSES,
+    FACTORY,
     NAME,
     TAP,
     make,
@@ -254,6 +258,31 @@ def test_a_suite_is_one_table_and_one_picture(tiny: Tiny, name: str, out: Path) 
     assert code == 0 and all(f"\n| {c.name} | " in table.read_text() for c in conditions)
 
 
+def test_pictures_are_compressed_at_their_own_size(tiny: Tiny, tmp_path: Path, out: Path) -> None:
+    place = tmp_path / "images" / CLASSES[0]
+    place.mkdir(parents=True)
+    random_picture(5, size=500).save(place / "0.png")
+    Image.new("RGB", (70_000, 8)).save(place / "wide.png")  # more than a JPEG holds
+    model = (tiny.checkpoint, "--backbone", NAME, "--labels", tiny.labels)
+    options = (*model, "--images", tmp_path / "images", "--qualities", "2", "--workers", "1")
+    outcome = afd_eval(*options, "--compress", "before-scaling", "--json", out / "a.json")
+    assert outcome.code == 0, outcome.err
+    assert "1 pictures, compressed before scaling" in outcome.out
+    said = f"cannot compress picture {place / 'wide.png'} at its 70000 x 8 pixels, QF 2"
+    assert said in outcome.err
+    report = read(out / "a.json")
+    assert report["compress"] == "before-scaling"
+
+
+@pytest.mark.parametrize("suite", ["paper", "field"])
+def test_a_suite_is_defined_at_the_networks_size(tiny: Tiny, suite: str) -> None:
+    outcome = afd_eval(*tiny.options, "--suite", suite, "--compress", "before-scaling")
+    assert outcome.code == 2
+    assert outcome.error == (
+        f"--suite {suite} is defined at the network's input size: no --compress before-scaling"
+    )
+
+
 @pytest.mark.parametrize("option", [("--qualities", "7"), ("--codec", "jpeg"), ("--times", "2")])
 def test_a_suite_has_its_own_conditions(tiny: Tiny, option: tuple[str, str]) -> None:
     outcome = afd_eval(*tiny.options, "--suite", "field", *option)
@@ -332,6 +361,35 @@ def test_unreadable_pictures_are_reported_and_left_out(
         "its content is no JPEG, PNG, WEBP, BMP, AVIF, TIFF or HEIC"
     )
     assert not (out / "b.json").exists()
+
+
+# --- how the classifier is fed -------------------------------------------------------------------
+
+
+def test_the_classifier_is_fed_as_it_was_in_training_unless_told_otherwise(
+    tiny: Tiny, tmp_path: Path, out: Path
+) -> None:
+    half = (0.5, 0.5, 0.5)
+    backbone = load_backbone(FACTORY, tap=TAP, mean=half, std=half, input_size=96)
+    module, path = make_module(), tmp_path / "half.safetensors"
+    save_checkpoint(path, Checkpoint(module, NAME, TAP, {}, record_of(backbone, module)))
+    model = open_predictor(str(path), torch.device("cpu"), ClassifierOptions(FACTORY)).backbone()
+    assert (model.mean, model.std, model.input_size) == (half, half, 96)
+    options = (path, *tiny.quick[1:])
+    silent = afd_eval(*options)
+    assert silent.code == 0 and "note: " not in silent.err
+    typed = afd_eval(*options, "--mean", 0.4, 0.5, 0.5, "--input-size", 64)
+    assert typed.code == 0
+    assert "at mean 0.4 0.5 0.5, input size 64 it may correct nothing" in typed.err
+    drift = ("drift", "--checkpoint", path, "--backbone", NAME, "--images", tiny.images)
+    told = afd_eval(*drift, "--limit", 1, "--out", out, "--input-size", 64)
+    assert told.code == 0 and "at input size 64 it may correct nothing" in told.err
+
+
+def test_random_weights_are_said(tiny: Tiny) -> None:
+    outcome = afd_eval(*tiny.quick, "--backbone-weights", "random")
+    assert outcome.code == 0
+    assert f"note: {NAME} has random weights: accuracy means nothing" in outcome.err
 
 
 # --- what it refuses -----------------------------------------------------------------------------
@@ -452,10 +510,10 @@ def broken_input(how: str, tiny: Tiny, folder: Path) -> tuple[object, ...]:
             "0.png lies in no folder of a class (1 such); pictures must lie in folders named by",
         ),
         ("folders of no class", "images is no class of"),
-        ("folders of no class", "of --labels FILE (an export's: unzip X.tflite labels.txt)"),
-        ("no labels", "no such file"),
-        ("labels are no text", "cannot be read"),
-        ("no labels in the file", "is no class of"),
+        ("folders of no class", "an export's labels, the lines of --labels FILE, or ImageNet's wn"),
+        ("no labels", "cannot be read: No such file"),
+        ("labels are no text", "are not UTF-8"),
+        ("no labels in the file", "line 1 is empty"),
         ("too few labels", "names 9 classes, but mine has 10"),
         ("too many labels", "names 11 classes, but mine has 10"),
         ("no such reference", "there is no file or folder "),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 
 from afd_mobile import evaluation
 from afd_mobile.backbones import Backbone
-from afd_mobile.conditions import CLEAN, Condition, repeated, single
+from afd_mobile.conditions import CLEAN, Compress, Condition, repeated, single
 from afd_mobile.degrade import Codec, Noise
 from afd_mobile.errors import InputError
 from afd_mobile.evaluation import LabelledPicture, Outcomes, evaluate, labelled_pictures
@@ -170,6 +171,37 @@ def test_logits_that_are_not_finite_are_refused(tmp_path: Path, value: float, wh
         outcomes_of(looks_up(tables[0]), looks_up(tables[1]), pictures)
 
 
+def test_a_picture_is_compressed_before_or_after_it_is_scaled(tmp_path: Path) -> None:
+    """What the classifier is fed with, against Pillow by hand."""
+    rng = np.random.default_rng(0)
+    photo = Image.fromarray(rng.integers(0, 256, (60, 40, 3), dtype=np.uint8))
+    photo.save(tmp_path / "0.png")
+    fed: list[NDArray[np.uint8]] = []
+
+    def logits(pictures: NDArray[np.uint8]) -> Table:
+        fed.append(pictures)
+        return np.ones((len(pictures), 1), np.float32)
+
+    def jpeg(image: Image.Image) -> Image.Image:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=10)
+        return Image.open(buffer)
+
+    def scaled(image: Image.Image) -> Image.Image:
+        """The short side to 8 * 256 / 224, then the middle."""
+        return image.resize((9, 14), Image.Resampling.BILINEAR).crop((0, 3, 8, 11))
+
+    model = predictor(logits, classes=1)
+    pictures = [LabelledPicture(tmp_path / "0.png", "0.png", 0)]
+    for compress in Compress:
+        list(evaluate(model, model, pictures, [CLEAN, single(10)], workers=0, compress=compress))
+    clean, before, after = (scaled(photo), scaled(jpeg(photo)), jpeg(scaled(photo)))
+    for found, expected in zip(fed, ((clean, after), (clean, before)), strict=True):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, np.asarray(other))
+    assert not np.array_equal(np.asarray(before), np.asarray(after))
+
+
 def test_pictures_that_cannot_be_read_are_named_and_left_out(tmp_path: Path) -> None:
     pictures = grey_pictures(tmp_path, [0, 1, 2, 0])
     pictures[1].path.write_bytes(b"")
@@ -222,8 +254,8 @@ def seen_by(
         batches.append(images)
         return np.ones((len(images), 2), np.float32)
 
-    model = predictor(logits, size=size, classes=2)
-    outcomes_of(model, model, pictures, conditions)
+    model, reference = (predictor(logits, size=size, classes=2) for _ in range(2))
+    outcomes_of(model, reference, pictures, conditions)
     assert all(np.array_equal(a, b) for a, b in zip(batches[::2], batches[1::2], strict=True))
     return batches[::2]
 

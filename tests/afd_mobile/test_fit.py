@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from afd_mobile.afd_module import AfdModule
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from afd_mobile.classifier_options import ClassifierOptions
 from afd_mobile.classifier_record import ClassifierRecord
 from afd_mobile.corrections import AnyModule
 from afd_mobile.errors import InputError
-from afd_mobile.fit import LOGITS, notices_of_fit, probe, record_of
+from afd_mobile.fit import LOGITS, has_imagenet_head, notices_of_fit, probe, record_of
 from afd_mobile.predictors import open_predictor, plain_predictor
 from tests.afd_mobile.conftest import AfdTrain
 from tests.afd_mobile.inside import inside_module
@@ -176,6 +177,34 @@ def test_without_a_record_the_bundled_weights_count(mobilenet: Backbone) -> None
         assert notices_of_fit(Checkpoint(make_module(), name, TAP, {}), loaded(), FILE) == []
 
 
+def test_the_classes_are_imagenets_where_the_weights_are(
+    tmp_path: Path, mobilenet: Backbone
+) -> None:
+    """A copy of the bundled file answers as that does, another head of 1000 classes does not."""
+    state = mobilenet.head.state_dict() | mobilenet.tail.state_dict()
+    head = "classifier.1.weight"
+    for name, weight in (("same", state[head]), ("other", state[head].flip(0))):
+        torch.save(state | {head: weight}, tmp_path / name)
+    same, other, random = (
+        load_backbone("mobilenet_v2", weights=str(weights))
+        for weights in (tmp_path / "same", tmp_path / "other", "random")
+    )
+    found = [has_imagenet_head(backbone, None) for backbone in (mobilenet, same, other, random)]
+    assert found == [True, True, False, False]
+    assert not has_imagenet_head(loaded(), None)  # ten classes
+    # What the checkpoint remembers counts, too: of a network that comes without weights.
+    config = single_tap_config("mobile", channels=32, stride=8, activation="identity")
+    checkpoint = Checkpoint(
+        AfdModule(config), "n", "t", {}, record_of(mobilenet, AfdModule(config))
+    )
+    for backbone, imagenet in ((same, True), (other, False)):
+        elsewhere = dataclasses.replace(backbone, name="my_nets:mobilenet")
+        assert not has_imagenet_head(elsewhere, None)
+        older = dataclasses.replace(checkpoint, backbone="mobilenet_v2", tap=mobilenet.tap)
+        assert has_imagenet_head(elsewhere, dataclasses.replace(older, classifier=None)) == imagenet
+        assert has_imagenet_head(elsewhere, checkpoint) == imagenet
+
+
 def test_training_records_the_classifier(tmp_path: Path, photos: Path, afd_train: AfdTrain) -> None:
     out, weights = (
         tmp_path / "mine.safetensors",
@@ -196,8 +225,8 @@ def test_an_evaluation_takes_the_weights_and_asks_for_them(tmp_path: Path) -> No
     path, own = tmp_path / FILE, loaded(weights)
     save_checkpoint(path, checkpoint_of(own))
     with pytest.raises(InputError, match=r"give --backbone-weights my10\.safetensors"):
-        open_predictor(str(path), CPU, FACTORY)
-    model = open_predictor(str(path), CPU, FACTORY, str(weights))
+        open_predictor(str(path), CPU, ClassifierOptions(FACTORY))
+    model = open_predictor(str(path), CPU, ClassifierOptions(FACTORY, str(weights)))
     assert model.backbone().weights_sha256() == own.weights_sha256() and not model.notices
 
 
@@ -206,6 +235,6 @@ def test_an_evaluation_says_which_weights_it_takes(tmp_path: Path) -> None:
     save_checkpoint(path, checkpoint_of(loaded()))
     state = make().state_dict()
     torch.save({"model": state, "model_ema": dict(state)}, ema)
-    model = open_predictor(str(path), CPU, FACTORY, str(ema))
+    model = open_predictor(str(path), CPU, ClassifierOptions(FACTORY, str(ema)))
     said = ("ema.pth: the averaged weights are taken (model_ema) instead of model",)
     assert model.notices == plain_predictor(model, CPU).notices == said

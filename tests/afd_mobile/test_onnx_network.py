@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from afd_mobile.backbone_names import OnnxFile, named_backbone, typed_backbone
 from afd_mobile.backbones import IMAGENET_MEAN, IMAGENET_STD, load_backbone
 from afd_mobile.checkpoint import Checkpoint
+from afd_mobile.classifier_options import ClassifierOptions
 from afd_mobile.corrections import InsideModule
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fit import load_fitting, notices_of_fit, record_of
@@ -115,6 +117,26 @@ def test_an_assumed_normalisation_and_a_softmax_are_said(tiny: Path, tmp_path: P
     assert (backbone.mean, backbone.std, backbone.notices) == (half, half, ())
 
 
+def test_what_it_does_not_say_is_as_a_checkpoint_remembers(tiny: Path, tmp_path: Path) -> None:
+    """Its own normalisation and size come first, and what was typed before all."""
+    half, dark = (0.5, 0.5, 0.5), (0.1, 0.1, 0.1)
+    own = load_backbone(FACTORY, tap=TAP, mean=half, std=half, input_size=96)
+    record = record_of(own, make_module())
+    axes = {"x": {0: "n", 2: "h", 3: "w"}}
+    silent = OnnxFile(write(tmp_path / "free.onnx", make(), dynamic_axes=axes))
+    backbone = load_backbone(silent, record=record)
+    assert (backbone.mean, backbone.std, backbone.input_size) == (half, half, 96)
+    (assumed,) = backbone.notices
+    assert f"taken as {NAME}'s; if it was trained otherwise, give --mean and --std" in assumed
+    assert load_backbone(silent, record=record, mean=dark, input_size=64).mean == dark
+    same = dataclasses.replace(record, name="free.onnx")
+    assert load_backbone(silent, record=same).notices == ()
+    assert load_backbone(OnnxFile(tiny), record=record).input_size == 224
+    says = OnnxFile(write(tmp_path / "says.onnx", Wrapped(make(), 255)))
+    backbone = load_backbone(says, record=dataclasses.replace(record, name="says.onnx"))
+    assert backbone.mean == pytest.approx(IMAGENET_MEAN, rel=1e-5) and backbone.notices == ()
+
+
 class Shuffled(nn.Module):
     """Shapes that are computed, groups, branches, an activation in pieces, uneven padding."""
 
@@ -168,7 +190,7 @@ def test_a_module_finds_its_layers_whatever_their_names(
     checkpoint = Checkpoint(module, NAME, TAP, {}, record_of(own, module))
     others = {str(tiny): "act_Relu", f"{__name__}:wrapped": "net.act"}
     for typed, tap in others.items():
-        fitted, backbone = load_fitting(checkpoint, FILE, typed_backbone(typed))
+        fitted, backbone = load_fitting(checkpoint, FILE, ClassifierOptions(typed_backbone(typed)))
         assert (fitted.tap, backbone.tap) == (tap, tap)
         assert notices_of_fit(fitted, backbone, FILE) == []
         if isinstance(fitted.module, InsideModule):
@@ -180,7 +202,7 @@ def test_a_module_finds_its_layers_whatever_their_names(
             assert all(torch.equal(v, found[k]) for k, v in module.state_dict().items())
         record = record_of(backbone, fitted.module)
         again = Checkpoint(fitted.module, typed, tap, {}, record)
-        assert load_fitting(again, FILE, FACTORY)[0].tap == "act"
+        assert load_fitting(again, FILE, ClassifierOptions(FACTORY))[0].tap == "act"
 
 
 def test_other_layers_are_refused_and_said(tmp_path: Path) -> None:
@@ -188,8 +210,9 @@ def test_other_layers_are_refused_and_said(tmp_path: Path) -> None:
     checkpoint = Checkpoint(module, NAME, TAP, {}, record_of(own, module))
     noisy = load_backbone(FACTORY, weights=str(weights_file(tmp_path / "w.safetensors", before=1)))
     network = nn.Sequential(noisy.head, noisy.tail)
+    other = OnnxFile(write(tmp_path / "noisy.onnx", network))
     with pytest.raises(InputError, match=r"none of this classifier's layers answers as act does"):
-        load_fitting(checkpoint, FILE, OnnxFile(write(tmp_path / "noisy.onnx", network)))
+        load_fitting(checkpoint, FILE, ClassifierOptions(other))
 
 
 def test_a_recorded_file_must_be_typed() -> None:
@@ -206,7 +229,7 @@ def test_an_evaluation_takes_it(tiny: Path, tmp_path: Path) -> None:
     pictures = example_pictures(224)
     cpu = torch.device("cpu")
     found, expected = (
-        open_predictor(str(tmp_path / FILE), cpu, typed).logits(pictures)
+        open_predictor(str(tmp_path / FILE), cpu, ClassifierOptions(typed)).logits(pictures)
         for typed in (OnnxFile(tiny), FACTORY)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)

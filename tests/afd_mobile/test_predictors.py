@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from afd_mobile.artifacts import SCHEMA_VERSION, sha256
+from afd_mobile.backbone_names import OnnxFile
+from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
-from afd_mobile.errors import InputError
-from afd_mobile.predictors import open_predictor, plain_predictor, recovers
+from afd_mobile.classifier_options import ClassifierOptions
+from afd_mobile.errors import InputError, UsageError
+from afd_mobile.predictors import NotAtHandError, open_predictor, plain_predictor, recovers
 from tests.afd_mobile import tiny_classifier
+from tests.afd_mobile.test_onnx_network import write
 from tests.afd_mobile.tiny_classifier import (
     CLASSES,
     FACTORY,
@@ -29,6 +33,7 @@ from tests.afd_mobile.tiny_classifier import (
 )
 
 CPU = torch.device("cpu")
+TYPED = ClassifierOptions(FACTORY)
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.1, 0.3]
 Manifest = dict[str, Any]
 Change = Callable[[Manifest], object]
@@ -48,7 +53,7 @@ def test_a_checkpoint_gives_what_head_module_and_tail_give(
 ) -> None:
     module = make_module()
     path = tiny_classifier.write_checkpoint(tmp_path / "mine.safetensors", module)
-    model = open_predictor(str(path), CPU, FACTORY)
+    model = open_predictor(str(path), CPU, TYPED)
     assert (model.name, model.sha256) == ("mine", sha256(path))
     assert (model.input_size, model.classes) == (224, len(CLASSES))
     network = make()
@@ -231,7 +236,9 @@ def test_an_export_says_whether_it_corrects(tmp_path: Path, afd: dict[str, bool]
 def test_only_another_classifier_brings_back_what_is_lost(tmp_path: Path) -> None:
     """Plain ones in two precisions, a fine-tuned one, and a corrected one."""
     plain, int8, tuned, corrected = (
-        open_predictor(str(write_export(tmp_path / name, *changes)), CPU, FACTORY)
+        open_predictor(
+            str(write_export(tmp_path / name, *changes)), CPU, ClassifierOptions(FACTORY)
+        )
         for name, changes in {
             "plain": [lambda m: m["backbone"].update(weights_sha256="a")],
             "int8": [lambda m: m["backbone"].update(weights_sha256="a")],
@@ -250,7 +257,7 @@ def test_only_another_classifier_brings_back_what_is_lost(tmp_path: Path) -> Non
 
 
 def test_the_plain_classifier_of_an_export_is_fed_as_its_manifest_says(tmp_path: Path) -> None:
-    model = open_predictor(str(write_export(tmp_path)), CPU, FACTORY)
+    model = open_predictor(str(write_export(tmp_path)), CPU, TYPED)
     plain = plain_predictor(model, CPU)
     assert (plain.name, plain.input_size, plain.classes) == (NAME, 8, len(CLASSES))
     small = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
@@ -279,6 +286,54 @@ def test_a_persons_own_weights_are_not_replaced_in_silence(tmp_path: Path) -> No
     path = write_export(tmp_path, lambda m: m["backbone"].update(weights="file"))
     with pytest.raises(InputError, match="--against FOLDER"):
         plain_predictor(open_predictor(str(path), CPU), CPU)
+
+
+def test_a_persons_own_weights_are_taken_if_they_are_those_that_were_exported(
+    tmp_path: Path,
+) -> None:
+    own, other = (tmp_path / f"{name}.pth" for name in ("own", "other"))
+    state = make().state_dict()
+    torch.save(state, own)
+    torch.save(state | {"classes.bias": state["classes.bias"] + 1}, other)
+    backbone = load_backbone(FACTORY, tap=TAP, weights=str(own))
+    exported = {"weights": "file", "weights_sha256": backbone.weights_sha256()}
+    path = write_export(tmp_path / "export", lambda m: m["backbone"].update(exported))
+    model = open_predictor(str(path), CPU, ClassifierOptions(FACTORY, str(own)))
+    assert plain_predictor(model, CPU).classes == len(CLASSES)
+    model = open_predictor(str(path), CPU, ClassifierOptions(FACTORY, str(other)))
+    with pytest.raises(InputError, match=rf"other weights than {other}; give"):
+        plain_predictor(model, CPU)
+
+
+def test_an_onnx_file_is_taken_if_it_is_the_one_that_was_exported(tmp_path: Path) -> None:
+    typed = OnnxFile(write(tmp_path / "my10.onnx", make(), 8))
+    backbone = load_backbone(typed)
+    exported = {"name": "my10.onnx", "tap": backbone.tap, "weights": "onnx"}
+    exported["weights_sha256"] = backbone.weights_sha256()
+    path = write_export(tmp_path / "export", lambda m: m["backbone"].update(exported))
+    plain = plain_predictor(open_predictor(str(path), CPU, ClassifierOptions(typed)), CPU)
+    assert (plain.name, plain.classes, plain.input_size) == ("my10.onnx", len(CLASSES), 8)
+    with pytest.raises(NotAtHandError, match=r"the ONNX file my10\.onnx; say where it lies"):
+        plain_predictor(open_predictor(str(path), CPU), CPU)
+    network = make()
+    with torch.no_grad():
+        network.get_submodule("classes").bias.add_(1)  # type: ignore[operator]
+    write(typed.path, network, 8)
+    with pytest.raises(InputError, match=f"with other weights than {typed.path}; give"):
+        plain_predictor(open_predictor(str(path), CPU, ClassifierOptions(typed)), CPU)
+
+
+def test_an_export_is_fed_in_its_own_way_only(tmp_path: Path) -> None:
+    path = str(write_export(tmp_path))
+    same = ClassifierOptions(mean=tuple(MEAN), std=tuple(STD), input_size=8)
+    assert open_predictor(path, CPU, same).input_size == 8
+    for other, option in (
+        (ClassifierOptions(mean=(0.5, 0.5, 0.5)), "--mean 0.5 0.4 0.3; leave --mean out"),
+        (ClassifierOptions(std=(1.0, 1.0, 1.0)), "--std 0.2 0.1 0.3; leave --std out"),
+        (ClassifierOptions(input_size=16), "--input-size 8; leave --input-size out"),
+    ):
+        with pytest.raises(UsageError, match=f"was exported with {option}"):
+            open_predictor(path, CPU, other)
 
 
 @pytest.mark.parametrize("name", ["means.onnx", "means.tflite"])
@@ -351,7 +406,7 @@ def test_a_corrupt_manifest_is_an_input_error(tmp_path: Path, content: bytes) ->
 def test_a_seed_that_pytorch_does_not_take_is_an_input_error(tmp_path: Path) -> None:
     path = write_export(tmp_path, lambda m: m.update(seed=10**40))
     with pytest.raises(InputError, match=r"manifest\.json is broken"):
-        plain_predictor(open_predictor(str(path), CPU, FACTORY), CPU)
+        plain_predictor(open_predictor(str(path), CPU, TYPED), CPU)
 
 
 @pytest.mark.parametrize("entry", ["tap", "name", "weights", "trained"])

@@ -19,10 +19,9 @@ from PIL import Image
 from timm.optim import muon as timm_muon
 from torch import Tensor, nn
 
-from afd_mobile import backbones, checkpoint, cli, places, training
+from afd_mobile import checkpoint, cli, places, training
 from afd_mobile.afd_module import AfdConfig
 from afd_mobile.artifacts import sha256
-from afd_mobile.backbone_names import BackboneName
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from afd_mobile.corrections import AnyModule, InsideModule, module_of
@@ -234,6 +233,24 @@ def test_a_state_of_other_weights_is_refused(
         f"{finished[0]} is of another run: the classifier has other weights "
         "(--backbone-weights); give what it was started with, or start anew without --resume"
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mean": (0.5, 0.4, 0.3)}, "mean [0.485, 0.456, 0.406], now [0.5, 0.4, 0.3]"),
+        ({"std": (0.5, 0.4, 0.3)}, "std [0.229, 0.224, 0.225], now [0.5, 0.4, 0.3]"),
+        ({"input_size": 2 * SIZE}, f"input size {SIZE}, now {2 * SIZE}"),
+    ],
+)
+def test_a_state_of_a_classifier_that_was_fed_otherwise_is_refused(
+    change: dict[str, Any], said: str, photos: Path, tiny_blocks: Backbone, finished: Finished
+) -> None:
+    other, images = dataclasses.replace(tiny_blocks, **change), list_images(photos)
+    steps = train(new_module(tiny_blocks), other, images, SETTINGS, finished[0], resume=True)
+    with pytest.raises(InputError) as caught:
+        next(steps)
+    assert f"is of another run: {said}; give what" in str(caught.value)
 
 
 def test_a_state_of_another_start_is_refused(
@@ -539,21 +556,11 @@ PAPER = ("--preset", "paper", "--objective", "feature-mse")
 def options(images: Path, out: Path) -> list[object]:
     """A training as short as can be."""
     text = f"--backbone {NAME} --iterations 2 --batch 2 --crop 32 --workers 1 --device cpu"
-    return [*text.split(), "--images", images, "--out", out]
+    return [*text.split(), "--images", images, "--out", out, "--input-size", SIZE]
 
 
-REAL = ("--backbone", "mobilenet_v2")  # after the options, whose own it replaces
-
-
-@pytest.fixture(autouse=True)
-def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A factory's classifier takes 224 pixels, which would be most of the time."""
-
-    def load(name: BackboneName, **options: Any) -> Backbone:
-        size = SIZE if name == FACTORY else None
-        return load_backbone(name, input_size=size, **options)
-
-    monkeypatch.setattr(backbones, "load_backbone", load)
+# After the options, whose own these replace.
+REAL = ("--backbone", "mobilenet_v2", "--input-size", 224)
 
 
 def test_the_command_writes_a_checkpoint_and_no_rest(
@@ -740,6 +747,21 @@ def test_training_starts_from_another_checkpoint(
         for k, v in module.state_dict().items()
     ]
     assert max(moved) == pytest.approx(2e-5, rel=0.01)
+
+
+def test_the_classifier_is_fed_as_was_typed_and_so_again(
+    tmp_path: Path, photos: Path, afd_train: AfdTrain
+) -> None:
+    """Also a training that goes on from the checkpoint: nothing is typed again."""
+    first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
+    half = ("--mean", 0.5, 0.5, 0.5, "--std", 0.4, 0.4, 0.4, "--input-size", 2 * SIZE)
+    for path, typed in ((first, half), (out, ("--init", first))):
+        *others, _, _ = options(photos, path)  # all but --input-size
+        done = afd_train(*others, *ONE_ADAM_STEP, *typed)
+        assert done.code == 0, done.err
+        record = load_checkpoint(path).classifier
+        assert record is not None and record.input_size == 2 * SIZE
+        assert (record.mean, record.std) == ((0.5, 0.5, 0.5), (0.4, 0.4, 0.4))
 
 
 def test_two_identical_trainings_give_the_same_bytes(

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from afd_export import tflite_metadata_schema
-from afd_export.labels import default_labels
 from afd_mobile.artifacts import read_manifest
+from afd_mobile.labels import imagenet_labels
 from tests.commands import python_of
 
 pytestmark = pytest.mark.engine
@@ -62,7 +62,7 @@ def test_mediapipe_sees_what_we_see(corrected: Path, precision: str) -> None:
     model = corrected / f"{manifest['name']}_{precision}.tflite"
     pictures = [corrected / entry["input"] for entry in golden]
     seen: list[Any] = json.loads(run(_CLASSIFY, model, 224, *pictures))
-    labels = default_labels(1000)
+    labels = imagenet_labels()
     assert labels is not None
     assert len(seen) == len(golden) == 6
     for categories, entry in zip(seen, golden, strict=True):

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from afd_export.labels import default_labels, load_labels
 from afd_mobile.errors import InputError
+from afd_mobile.labels import class_index, imagenet_labels, labels_inside, load_labels
 
 
 @pytest.fixture
@@ -62,13 +63,38 @@ def test_a_missing_file_and_a_folder_are_input_errors(tmp_path: Path) -> None:
 
 
 def test_imagenets_labels_are_all_different_and_in_order() -> None:
-    labels = default_labels(1000)
-    assert labels is not None and len(labels) == len(set(labels)) == 1000
+    labels = imagenet_labels()
+    assert len(labels) == len(set(labels)) == 1000
     assert (labels[0], labels[281], labels[999]) == ("tench", "tabby", "toilet tissue")
     # A bird and a machine; the only other name that occurs twice is a swimsuit's.
     assert (labels[134], labels[517]) == ("crane (n02012849)", "crane (n03126707)")
     assert sum("(n0" in label for label in labels) == 4
 
 
-def test_other_classifiers_have_no_default_labels() -> None:
-    assert default_labels(10) is None
+def test_a_folder_is_named_by_a_label_and_imagenets_also_by_its_wordnet_id() -> None:
+    assert class_index(["a", "b"]) == {"a": 0, "b": 1}
+    index = class_index(imagenet_labels())
+    assert len(index) == 2000
+    assert index["tabby"] == index["n02123045"] == 281
+
+
+@pytest.mark.parametrize("content", [b"", b"TFL3", b"PK\x03\x04 and no more"])
+def test_a_file_without_an_archive_has_no_labels(path: Path, content: bytes) -> None:
+    assert labels_inside(path) is None  # there is none
+    path.write_bytes(content)
+    assert labels_inside(path) is None
+
+
+def test_labels_are_read_from_the_archive_behind_a_file(path: Path) -> None:
+    def write(name: str, content: bytes) -> None:
+        path.write_bytes(b"a flatbuffer")
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(name, content)
+
+    write("labels.txt", b"Katze\nM\xc3\xb6we\n")
+    assert labels_inside(path) == ["Katze", "Möwe"]
+    write("others.txt", b"Katze\n")
+    assert labels_inside(path) is None
+    write("labels.txt", b"a\n\nc\n")
+    with pytest.raises(InputError, match=rf"labels\.txt in {path}: line 2 is empty"):
+        labels_inside(path)
