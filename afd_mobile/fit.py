@@ -151,7 +151,8 @@ def load_fitting(
         The checkpoint, with the classifier's own names of the nodes.
 
     Raises:
-        InputError: no layer answers as the recorded one; or as `load_backbone`.
+        InputError: no layer answers as the recorded one, or it takes no pictures of the recorded
+            size; or as `load_backbone`.
     """
     assert checkpoint.backbone is not None
     what = f"checkpoint {path}"
@@ -197,11 +198,19 @@ def _nodes(
     """The network's nodes for those that the checkpoint names.
 
     Raises:
-        InputError: one is not found.
+        InputError: one is not found, or the network takes no pictures of the recorded size.
     """
     config = checkpoint.module.config
     places = config.places if isinstance(config, InsideConfig) else ()
     names = [str(checkpoint.tap), *(place.node for place in places)]
+    size = record.input_size
+    try:
+        outputs = node_outputs(network.network, probe(size))
+    except Exception as error:  # whatever the network's forward raises
+        raise InputError(
+            f"{trained_on} at {size} x {size} pixels, of which this classifier takes no pictures; "
+            "train a module for it with afd-train"
+        ) from error
     if all(
         any(s.qualname == n or s.qualname.startswith(f"{n}.") for s in network.steps) for n in names
     ):
@@ -209,7 +218,6 @@ def _nodes(
     shapes = {place.node: (place.channels, place.stride) for place in places}
     if isinstance(config, AfdConfig):
         shapes[names[0]] = (config.channels, config.stride)
-    outputs = node_outputs(network.network, probe(record.input_size))
     steps = [s for s in network.steps if s.node.op != "placeholder" and len(s.shape) in (2, 4)]
     answers = [_channels(outputs[step.node]) for step in steps]
     found: dict[str, str] = {}

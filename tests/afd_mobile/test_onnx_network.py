@@ -215,6 +215,16 @@ def test_other_layers_are_refused_and_said(tmp_path: Path) -> None:
         load_fitting(checkpoint, FILE, ClassifierOptions(other))
 
 
+def test_a_network_for_another_size_alone_is_refused(tmp_path: Path) -> None:
+    """Its layers cannot be compared with what is recorded."""
+    own, module = load_backbone(FACTORY, tap=TAP), make_module()
+    checkpoint = Checkpoint(module, NAME, TAP, {}, record_of(own, module))
+    network = nn.Sequential(*list(make())[:4], nn.Flatten(), nn.Linear(16 * 8 * 8, 10))
+    other = OnnxFile(write(tmp_path / "fixed.onnx", network, 64))
+    with pytest.raises(InputError, match=r"at 224 x 224 pixels, of which this classifier takes no"):
+        load_fitting(checkpoint, FILE, ClassifierOptions(other))
+
+
 def test_a_recorded_file_must_be_typed() -> None:
     with pytest.raises(InputError, match=r"^x is for the ONNX file a\.onnx; say where it lies"):
         named_backbone("a.onnx", None, what="x")
