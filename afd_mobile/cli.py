@@ -85,8 +85,8 @@ def _train_parser() -> argparse.ArgumentParser:
         default=[],
         metavar=("auto|list|KIND:NODE|NODE", "KIND:NODE"),
         help="where it is corrected; list prints the nodes that can be, with their cost, and "
-        "ends. mobile: auto (default), or places, each of a KIND: scale, "
-        f"residual or pooled. paper: one node (default: the cut of auto). {RULE}",
+        "ends. mobile: auto (default), or places, each of a KIND: scale or "
+        f"residual. paper: one node (default: the cut of auto). {RULE}",
     )
     add(
         "--preset",

@@ -218,7 +218,7 @@ def _nodes(
     shapes = {place.node: (place.channels, place.stride) for place in places}
     if isinstance(config, AfdConfig):
         shapes[names[0]] = (config.channels, config.stride)
-    steps = [s for s in network.steps if s.node.op != "placeholder" and len(s.shape) in (2, 4)]
+    steps = [s for s in network.steps if s.node.op != "placeholder" and s.size > 1]
     answers = [_channels(outputs[step.node]) for step in steps]
     found: dict[str, str] = {}
     first = 0
@@ -229,7 +229,7 @@ def _nodes(
             for number, step in enumerate(steps[first:], first)
             if len(answers[number]) == len(recorded)
             and (name not in shapes or shapes[name] == _shape_of(outputs[step.node], record))
-            and (name != names[0] or (step.only_path and step.size > 1))
+            and (name != names[0] or step.only_path)
         }
         best = min(differences, key=differences.__getitem__, default=None)
         if best is not None and name != names[0]:

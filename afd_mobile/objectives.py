@@ -123,7 +123,7 @@ def observed(
     with torch.no_grad():
         probe = backbone.head(torch.zeros(1, 3, crop, crop))
     # Larger maps than the first that is corrected have nothing to learn from.
-    largest = -(-crop // min((p.stride for p in places if p.stride), default=crop))
+    largest = -(-crop // min(place.stride for place in places))
     return with_deeper_features(marked(tail, places), probe, largest)
 
 

@@ -29,7 +29,6 @@ RESIDUAL_SHARE = 1 / 40
 # The mobile preset's. FDE-Net's last is the map's, and a residual's inside.
 FDE_WIDTHS = (64, 48, 32)
 SUMMARY = 32
-POOLED_WIDTH = 128
 
 
 # --- surgery ------------------------------------------------------------------------------------
@@ -119,15 +118,8 @@ def corrected_logits(
 
 
 def observed_place(module: InsideModule) -> Place:
-    """The deepest place that corrects feature maps: there, all corrections but a pooled one show.
-
-    Raises:
-        InputError: a module that corrects pooled features alone.
-    """
-    spatial = [place for place in module.config.places if place.kind != "pooled"]
-    if not spatial:
-        raise InputError("the module corrects pooled features alone, which have no blocks")
-    return spatial[-1]
+    """The deepest place: there, all corrections show."""
+    return module.config.places[-1]
 
 
 def up_to_place(
@@ -160,7 +152,7 @@ def check_places(backbone: Backbone, places: Sequence[Place], what: str) -> None
     Raises:
         InputError: a node that is missing, or gives something else.
     """
-    outputs = place_outputs(backbone.tail, places, _blank_features(backbone))
+    outputs = place_outputs(backbone.tail, places, blank_features(backbone))
     for place, output in zip(places, outputs, strict=True):
         shape = tuple(output.shape)
         stride = stride_of(shape, backbone.input_size)
@@ -244,7 +236,7 @@ def choose_places(backbone: Backbone, wanted: Sequence[str], width: int) -> tupl
     Raises:
         UsageError: what names no kind or node, or a node that cannot be corrected so.
     """
-    network = Network(backbone.tail, _blank_features(backbone))
+    network = Network(backbone.tail, blank_features(backbone))
     if list(wanted) == [AUTO]:
         places = list(_automatic(backbone, network, width))
     else:
@@ -265,34 +257,37 @@ def _typed(backbone: Backbone, network: Network, text: str, width: int) -> Place
             f"{nearest(node, [step.qualname for step in network.steps])}"
         )
     step = inside[-1]
-    if (kind == "pooled") != (step.size <= 1):
+    if step.size <= 1:
         raise UsageError(
-            f"--taps {text}: the output of shape {tuple(step.shape)} cannot be corrected so; "
-            "pooled is for pooled features, scale and residual for what comes before"
+            f"--taps {text}: the output of shape {tuple(step.shape)} is no feature map; choose a "
+            "node of --taps list"
         )
     return _place(backbone, kind, step, width)
 
 
 def _automatic(backbone: Backbone, network: Network, width: int) -> Iterator[Place]:
     for step in network.spatial_outputs():
-        yield _place(backbone, "scale", step, width)
+        if step.size > 1:
+            yield _place(backbone, "scale", step, width)
     for step in _residual_blocks(network, RESIDUAL_SHARE * _multiply_adds(backbone), width):
         yield _place(backbone, "residual", step, width)
-    pooled = network.pooled()
-    if pooled is not None:
-        yield _place(backbone, "pooled", pooled, width)
 
 
 def _place(backbone: Backbone, kind: str, step: Step, width: int) -> Place:
-    widths = {"scale": 0, "residual": width, "pooled": POOLED_WIDTH}
-    activation = activation_of(backbone.tail, step.node) if kind == "residual" else "identity"
-    stride = stride_of(step.shape, backbone.input_size)
-    return Place(kind, step.qualname, step.shape[1], stride, widths[kind], activation)
+    residual = kind == "residual"
+    return Place(
+        kind,
+        step.qualname,
+        step.shape[1],
+        stride_of(step.shape, backbone.input_size),
+        width if residual else 0,
+        activation_of(backbone.tail, step.node) if residual else "identity",
+    )
 
 
 def _multiply_adds(backbone: Backbone) -> int:
     image = torch.zeros(1, 3, backbone.input_size, backbone.input_size)
-    parts = cost_of(backbone.head, image), cost_of(backbone.tail, _blank_features(backbone))
+    parts = cost_of(backbone.head, image), cost_of(backbone.tail, blank_features(backbone))
     return sum(part.multiply_adds for part in parts)
 
 
@@ -369,19 +364,6 @@ class Network:
                     ends[key] = step
         return list(ends.values())
 
-    def pooled(self) -> Step | None:
-        """The first step that has lost its positions, where weights still follow it."""
-        learned = [
-            number
-            for number, step in enumerate(self.steps)
-            if step.node.op == "call_module"
-            and isinstance(self._module(step.node), nn.Linear | nn.Conv2d)
-        ]
-        for number, step in enumerate(self.steps):
-            if step.only_path and step.size <= 1 and len(step.shape) in (2, 4):
-                return step if learned and number < learned[-1] else None
-        return None
-
     def _steps(self, outputs: dict[fx.Node, Tensor]) -> Iterator[Step]:
         order = {node: number for number, node in enumerate(self.network.graph.nodes)}
         last_use, spatial = 0, 0
@@ -435,11 +417,12 @@ def activation_of(network: nn.Module, node: fx.Node) -> str:
     return {nn.ReLU: "relu", nn.ReLU6: "relu6"}.get(type(module), "identity")
 
 
-def _blank_features(backbone: Backbone) -> Tensor:
+def blank_features(backbone: Backbone) -> Tensor:
+    """What the tail takes, (1, C, h, w)."""
     return torch.zeros(1, backbone.channels, backbone.feature_size, backbone.feature_size)
 
 
 def stride_of(shape: Sequence[int], input_size: int) -> int:
-    """Pixels per position of features (N, C, h, w); 0 of what is pooled."""
-    pooled = len(shape) != 4 or shape[-1] == 1
-    return 0 if pooled else 1 << round(math.log2(input_size / shape[-1]))
+    """Pixels per position of features (N, C, h, w); 0 of what is no feature map."""
+    is_map = len(shape) == 4 and shape[-1] > 1
+    return 1 << round(math.log2(input_size / shape[-1])) if is_map else 0

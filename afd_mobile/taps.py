@@ -14,18 +14,17 @@ from afd_mobile.errors import UsageError
 PRESETS = ("mobile", "paper")
 AUTO = "auto"
 LIST = "list"  # instead of places: print them
-KINDS = ("scale", "residual", "pooled")
+KINDS = ("scale", "residual")
 
 # `places.choose_places` and `backbones.load_backbone` have it in code.
 RULE = (
     "auto: scales behind the activation of every spatial convolution (depthwise where there are "
     "any) after the cut; residuals behind the last block of each resolution and every second "
     "block before it, shallow ones first, 4 in all, none that costs more than a 40th of the "
-    "classifier; one correction of the pooled features. The cut, before which nothing is "
-    "corrected: the classifier's own tap; where it has none, or a typed place lies before it, the "
-    "deepest feature map with a single path before all typed places, and for auto the end of the "
-    "last block at a stride of 8 or less (without one, of the first). A block ends where the "
-    "network has a single path and is narrowest"
+    "classifier. The cut, before which nothing is corrected: the classifier's own tap; where it "
+    "has none, or a typed place lies before it, the deepest feature map with a single path before "
+    "all typed places, and for auto the end of the last block at a stride of 8 or less (without "
+    "one, of the first). A block ends where the network has a single path and is narrowest"
 )
 
 

@@ -20,7 +20,7 @@ from afd_mobile.degrade import QUALITIES, jpeg
 from afd_mobile.experiments.variant import Setup
 from afd_mobile.fusion import fuse
 from afd_mobile.objectives import InsideDistill, observed
-from afd_mobile.places import inside_preset
+from afd_mobile.places import Network, blank_features, inside_preset
 from afd_mobile.taps import AUTO
 from afd_mobile.training import CPU, RECIPES, sharpen_gate
 from afd_mobile.validation import MAX_PICTURES, Logits
@@ -172,7 +172,7 @@ def recentred(setup: Setup) -> Logits:
     Both means are those of training pictures, without labels. A picture has the quality whose mean
     share of vanishing DCT coefficients, by frequency, is nearest to its own; `clean` is one.
 
-    The classifier is cut at its pooled features.
+    The classifier is cut at its `pooled_node`.
     """
     backbone = setup.backbone
     crops, _ = spread_crops(setup.pictures, MAX_PICTURES, backbone.input_size)
@@ -192,6 +192,21 @@ def recentred(setup: Setup) -> Logits:
         return result
 
     return logits
+
+
+def pooled_node(backbone: Backbone) -> str | None:
+    """The first node with a single path that has no positions; None where no weights follow it."""
+    steps = Network(backbone.tail, blank_features(backbone)).steps
+    learned = [
+        number
+        for number, step in enumerate(steps)
+        if step.node.op == "call_module"
+        and any(True for _ in backbone.tail.get_submodule(str(step.node.target)).parameters())
+    ]
+    for step in steps[: max(learned, default=0)]:
+        if step.only_path and step.size <= 1 and len(step.shape) in (2, 4):
+            return step.qualname
+    return None
 
 
 def vanishing_shares() -> FromPictures:

@@ -117,20 +117,20 @@ def _corrections(_: Backbone) -> list[Variant]:
 
 def _kinds(backbone: Backbone) -> list[Variant]:
     places = inside_preset(backbone, [AUTO]).places
-    there = [kind for kind in KINDS if any(place.kind == kind for place in places)]
-    groups = [[kind] for kind in there] + [[k for k in there if k != left] for left in there[::-1]]
-    chosen = {" + ".join(group): group for group in groups if group and group != there}
+    groups = {kind: [place for place in places if place.kind == kind] for kind in KINDS}
     return [
         *(
-            Variant(f"{name} only", partial(inside, places=[p for p in places if p.kind in group]))
-            for name, group in chosen.items()
+            Variant(f"{kind} only", partial(inside, places=group))
+            for kind, group in groups.items()
+            if 0 < len(group) < len(places)
         ),
         AUTO_VARIANT,
     ]
 
 
 def _fine_tuning(backbone: Backbone) -> list[Variant]:
-    pooled = [p.node for p in inside_preset(backbone, [AUTO]).places if p.kind == "pooled"]
+    pooled = baselines.pooled_node(backbone)
+    recentred = Variant("pooled features re-centred", baselines.recentred, tap=pooled)
     return [
         AUTO_VARIANT,
         Variant("fine-tuned behind the tap", partial(baselines.fine_tuned, gated=False)),
@@ -142,7 +142,7 @@ def _fine_tuning(backbone: Backbone) -> list[Variant]:
             )
             for prior in PRIORS
         ),
-        *(Variant("pooled features re-centred", baselines.recentred, tap=node) for node in pooled),
+        *([recentred] if pooled else []),
     ]
 
 
@@ -172,7 +172,7 @@ TABLES = {
     ),
     "kinds": Table(
         "Which kinds of correction",
-        "`auto` has scales, residuals and one correction of the pooled features.",
+        "`auto` has scales and residuals.",
         _kinds,
     ),
     "fine-tuning": Table(

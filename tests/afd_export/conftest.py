@@ -51,7 +51,7 @@ def make() -> nn.Module:
 '''
 # What every export of the tiny classifier is asked for, and places of an untrained module for it.
 TINY = ("--backbone", "tinynet:make", "--backbone-weights", "random", "--input-size", "64")
-PLACES = ("scale:act2", "residual:act3", "pooled:pool")
+PLACES = ("scale:act2", "residual:act3")
 RANDOM = ("--checkpoint", "random", *TINY, "--taps", *PLACES)
 # The paper's module, with its single tap.
 PAPER = ("--checkpoint", "random", *TINY, "--preset", "paper", "--taps", "act1")

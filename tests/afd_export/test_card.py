@@ -34,7 +34,7 @@ def test_a_card_says_what_it_is_and_what_to_beware_of(untrained: ExportSource) -
     assert card.name == untrained.name
     assert card.version == __version__
     assert card.description.startswith(
-        "tinynet:make, an image classifier, with an AFD-Module at 3 places behind act2 that"
+        "tinynet:make, an image classifier, with an AFD-Module at 2 places behind act2 that"
     )
     assert len(untrained.notices) == 2
     for notice in untrained.notices:

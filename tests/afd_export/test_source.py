@@ -22,11 +22,13 @@ from afd_mobile.classifier_options import ClassifierOptions
 from afd_mobile.corrections import InsideModule
 from afd_mobile.errors import InputError, UsageError
 from afd_mobile.fit import record_of
+from afd_mobile.places import inside_preset
 from tests.afd_export.conftest import PLACES
 from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.single_tap import single_tap_config
 from tests.afd_mobile.test_held_out import HARMFUL, HELPFUL
 from tests.afd_mobile.test_onnx_network import write
+from tests.afd_mobile.tiny_blocks import FACTORY as BLOCKS
 
 
 @pytest.fixture
@@ -138,11 +140,17 @@ def test_an_export_of_a_checkpoint_whose_training_did_harm_says_so(
 
 
 def test_without_taps_the_rule_chooses(make_request: Callable[..., ExportRequest]) -> None:
-    """All of the tiny network's blocks end at strides of 2 and 4, so the last one is its tap."""
-    source = find_source(make_request(taps=()))
+    source = find_source(make_request(taps=(), backbone=BLOCKS))
     assert isinstance(source.afd, InsideModule)
-    assert source.backbone.tap == "act3"
-    assert [p.kind for p in source.afd.config.places] == ["pooled"]
+    assert source.afd.config == inside_preset(source.backbone, ["auto"])
+
+
+def test_where_the_rule_finds_nothing_that_is_said(
+    make_request: Callable[..., ExportRequest],
+) -> None:
+    """All of the tiny network's blocks end at strides of 2 and 4, so the last one is its tap."""
+    with pytest.raises(UsageError, match="finds nothing to correct in tinynet:make; type its node"):
+        find_source(make_request(taps=()))
 
 
 def test_a_module_is_not_exported_with_another_classifier_than_its_own(

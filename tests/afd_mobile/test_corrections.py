@@ -14,7 +14,6 @@ from afd_mobile.corrections import (
     InsideConfig,
     InsideModule,
     Place,
-    Pooled,
     Residual,
     Scale,
     module_of,
@@ -27,8 +26,7 @@ from tests.afd_mobile.conftest import Randomize
 
 SCALE = Place("scale", "a", channels=5, stride=16, width=0)
 RESIDUALS = [Place("residual", f"r{s}", 5, s, width=4) for s in (2, 4, 8, 16, 32)]
-POOLED = Place("pooled", "p", channels=7, stride=0, width=3)
-CONFIG = InsideConfig((SCALE, *RESIDUALS, POOLED), fde_widths=(6, 4), summary=3)
+CONFIG = InsideConfig((SCALE, *RESIDUALS), fde_widths=(6, 4), summary=3)
 
 
 @pytest.fixture
@@ -55,15 +53,20 @@ def test_the_guide_is_its_definition(module: InsideModule, picture: Tensor, guid
     first, second = module.fde_net.stages[0], module.fde_net.stages[2]
     hidden = linear(first, module.fde_net.dct(picture)).clamp_min(0)
     drift_map = linear(second, hidden).clamp_min(0)
-    summary = linear(module.summary, drift_map.mean((2, 3), keepdim=True)).clamp_min(0)
+    summary = linear(module.summary, drift_map.mean((2, 3), keepdim=True))
+    assert summary.min() < 0
     gate = module.gate_logits(picture).double().sigmoid()
     assert module.context is not None
-    enriched = (drift_map + linear(module.context, summary)).clamp_min(0)
+    maps = {8: gate * (drift_map + linear(module.context, summary)).clamp_min(0)}
+    for stride, up in ((4, module.up[0]), (2, module.up[1])):
+        maps[stride] = larger(up, maps[2 * stride])
+    for stride, down in ((16, module.down[0]), (32, module.down[1])):
+        maps[stride] = smaller(down, maps[stride // 2])
+    assert guide.maps.keys() == maps.keys()
     for found, expected in (
         (guide.gate, gate),
-        (guide.summary, summary),
         (guide.strength, gate * summary),
-        (guide.maps[8], enriched),
+        *((guide.maps[stride], expected) for stride, expected in maps.items()),
     ):
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
     assert guide.gate.shape == (2, 1, 1, 1) and guide.gate.min() > 0 and guide.gate.max() < 1
@@ -73,7 +76,8 @@ def test_training_corrects_at_full_strength(module: InsideModule, picture: Tenso
     """And the gate that is trained meanwhile is not asked."""
     guide: Guide = module.train()(picture)
     assert torch.equal(guide.gate, torch.ones(1, 1, 1, 1))
-    assert torch.equal(guide.strength, guide.summary)
+    gate = module.eval()(picture).gate
+    torch.testing.assert_close(guide.strength * gate, module(picture).strength)
 
 
 def linear(conv: nn.Module, x: Tensor) -> Tensor:
@@ -81,6 +85,21 @@ def linear(conv: nn.Module, x: Tensor) -> Tensor:
     assert isinstance(conv, nn.Conv2d) and conv.bias is not None
     kernel, bias = conv.weight.double()[:, :, 0, 0], conv.bias.double()
     return torch.einsum("oi,nihw->nohw", kernel, x.double()) + bias[:, None, None]
+
+
+def larger(up: nn.Module, x: Tensor) -> Tensor:
+    """Every position becomes 2x2, in float64."""
+    assert isinstance(up, nn.ConvTranspose2d)
+    blocks = torch.einsum("iokl,nihw->nohkwl", up.weight.double(), x)
+    return blocks.flatten(4, 5).flatten(2, 3)
+
+
+def smaller(down: nn.Module, x: Tensor) -> Tensor:
+    """Every 2x2 positions become one, in float64; zeros follow an odd side."""
+    assert isinstance(down, nn.Conv2d)
+    x = nn.functional.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
+    blocks = torch.stack([x[..., k::2, m::2] for k in (0, 1) for m in (0, 1)], dim=-1)
+    return torch.einsum("oik,nihwk->nohw", down.weight.double().flatten(2), blocks)
 
 
 def test_the_map_comes_at_every_residuals_scale(guide: Guide) -> None:
@@ -94,16 +113,15 @@ def test_without_a_drift_map_the_guide_is_the_same_for_all_pictures() -> None:
     """Table II's "FE-Net alone"; the gate has eyes of its own."""
     module = InsideModule(dataclasses.replace(CONFIG, drift_input="none"))
     first, second = (module(torch.rand(1, 3, 32, 32)) for _ in range(2))
-    assert torch.equal(first.summary, second.summary)
-    assert torch.equal(first.maps[16], second.maps[16])
+    assert torch.equal(first.strength / first.gate, second.strength / second.gate)
+    assert torch.equal(first.maps[16] / first.gate, second.maps[16] / second.gate)
     assert not any(name.startswith("fde_net") for name in module.state_dict())
 
 
 def test_a_scale_is_one_plus_the_gate_times_a_linear_map(guide: Guide) -> None:
     scale, x = Scale(SCALE, summary=3), torch.randn(2, 5, 4, 3)
     weight = scale.factor.linear.weight.double()[:, :, 0, 0]
-    linear_part = guide.summary.double()[:, :, 0, 0] @ weight.T
-    factor = 1 + guide.gate.double() * linear_part[..., None, None]
+    factor = 1 + (guide.strength.double()[:, :, 0, 0] @ weight.T)[..., None, None]
     torch.testing.assert_close(scale(x, guide).double(), x.double() * factor, rtol=1e-4, atol=1e-5)
 
 
@@ -118,41 +136,31 @@ def test_a_residual_is_its_definition(
     x = torch.randn(2, 5, *size)
     kernel, bias = (t.double() for t in residual.enter.kernel_and_bias())
     entered = nn.functional.conv2d(x.double(), kernel, bias, padding=1)
-    inside = (entered + guide.maps[16].double()[..., : size[0], : size[1]]).clamp_min(0)
-    back = torch.einsum(
-        "oi,nihw->nohw", residual.leave.weight.double()[:, :, 0, 0], inside * guide.gate.double()
-    )
-    expected = x.double() + back
+    assert (entered < 0).any()  # nothing is cut off
+    inside = guide.maps[16].double()[..., : size[0], : size[1]] * entered
+    back = residual.leave.weight.double()[:, :, 0, 0]
+    expected = x.double() + torch.einsum("oi,nihw->nohw", back, inside)
     expected = expected.clamp_min(0) if activation == "relu" else expected
     assert (expected < 0).any() == (activation == "identity")
     torch.testing.assert_close(residual(x, guide).double(), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("rank", [2, 4])
-def test_pooled_features_of_either_rank(guide: Guide, rank: int) -> None:
-    pooled, x = Pooled(POOLED, summary=3), torch.randn(2, 7)
-    enter, leave = pooled.enter, pooled.leave.weight.double()[:, :, 0, 0]
-    both = torch.cat([x, guide.summary.flatten(1)], dim=1)[:, :, None, None]
-    inside = linear(enter, both).clamp_min(0)[:, :, 0, 0] * guide.gate.double().flatten(1)
-    expected = x.double() + inside @ leave.T
-    found = pooled(x if rank == 2 else x[:, :, None, None], guide)
-    assert found.ndim == rank
-    torch.testing.assert_close(found.flatten(1).double(), expected, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("number", range(len(CONFIG.places)))
 def test_a_closed_gate_or_the_start_changes_nothing(
-    module: InsideModule, guide: Guide, number: int
+    module: InsideModule, picture: Tensor, guide: Guide, number: int
 ) -> None:
+    """Not by a bit, at any scale, trained or fused."""
     place = CONFIG.places[number]
-    sizes = {0: (1, 1), 2: (36, 20), 4: (18, 10), 8: (9, 5), 16: (5, 3), 32: (3, 2)}
+    sizes = {2: (36, 20), 4: (18, 10), 8: (9, 5), 16: (5, 3), 32: (3, 2)}
     x = torch.randn(2, place.channels, *sizes[place.stride])
     correct = module.corrections[number]
     assert not torch.equal(correct(x, guide), x)
-    closed = guide._replace(
-        gate=torch.zeros_like(guide.gate), strength=torch.zeros_like(guide.strength)
-    )
-    assert torch.equal(correct(x, closed), x)
+    assert module.gate.logit.bias is not None
+    module.gate.logit.bias.fill_(-1e9)
+    for closed in (module, fuse(module)):
+        shut = closed(picture)
+        assert not shut.gate.any()
+        assert torch.equal(closed.corrections[number](x, shut), x)
     module.reset_to_identity()
     assert torch.equal(correct(x, guide), x)
 
@@ -162,16 +170,15 @@ def test_fusing_leaves_one_convolution_of_each_and_the_same_result(
 ) -> None:
     fused = fuse(module)
     assert not any(isinstance(m, RepConv | Factor) for m in fused.modules())
-    for found, expected in zip(fused(picture)[:3], guide[:3], strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    for number, shape in ((0, (2, 5, 4, 4)), (4, (2, 5, 5, 3)), (6, (2, 7))):
-        x = torch.randn(*shape)
+    torch.testing.assert_close(fused(picture), guide, rtol=1e-4, atol=1e-5)
+    for number, size in ((0, (4, 4)), (4, (5, 3))):
+        x = torch.randn(2, 5, *size)
         expected = module.corrections[number](x, guide)
         torch.testing.assert_close(fused.corrections[number](x, guide), expected)
 
 
 def test_without_residuals_no_map_is_brought_anywhere(picture: Tensor) -> None:
-    module = InsideModule(dataclasses.replace(CONFIG, places=(SCALE, POOLED)))
+    module = InsideModule(dataclasses.replace(CONFIG, places=(SCALE,)))
     assert module(picture).maps == {}
     assert not any(name.startswith(("context", "up", "down")) for name in module.state_dict())
 
@@ -226,13 +233,13 @@ def test_the_configuration_survives_json() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"kind": "shift"}, "'shift'"),
+        ({"kind": "pooled"}, "unknown kind of correction 'pooled'; kinds: scale, residual"),
         ({"node": ""}, "name of a node"),
         ({"channels": 0}, "channels must be an integer of 1"),
         ({"channels": True}, "channels must be"),
         ({"width": 0}, "width must be an integer of 1"),
         ({"stride": 64}, "stride 64"),
-        ({"stride": 0}, "stride 0"),
+        ({"stride": 0}, "stride must be an integer of 1"),
         ({"activation": "tanh"}, "'tanh'"),
     ],
 )

@@ -24,7 +24,7 @@ from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.single_tap import single_tap_config
 from tests.afd_mobile.tiny_classifier import FACTORY, NAME, TAP, make, make_module
 
-PLACES = ("scale:act2", "pooled:flatten")
+PLACES = ("scale:conv", "residual:act2")
 FILE = Path("mine.safetensors")
 CPU = torch.device("cpu")
 
@@ -63,7 +63,7 @@ def test_the_record_is_what_the_layers_answer() -> None:
         for name, layer in model.named_children():
             x = layer(x)
             answers[name] = x.flatten(2).mean(2)[0] if x.ndim == 4 else x[0]
-    expected = {"act": "act", "act2": "act2", "flatten": "flatten", LOGITS: "classes"}
+    expected = {"act": "act", "conv": "conv", "act2": "act2", LOGITS: "classes"}
     assert list(record.answers) == list(expected)
     for node, layer_name in expected.items():
         found = torch.tensor(record.answers[node])
@@ -110,7 +110,7 @@ def test_another_head_is_said(tmp_path: Path) -> None:
     other = loaded(weights_file(tmp_path / "my10.safetensors", head=True))
     assert notices_of_fit(checkpoint_of(loaded()), other, FILE) == [
         f"checkpoint mine was trained on {NAME} with factory weights, and fits {NAME} "
-        "with the weights my10.safetensors: the same layers up to flatten, another head (10 "
+        "with the weights my10.safetensors: the same layers up to act2, another head (10 "
         "classes, not 10)"
     ]
 
@@ -137,7 +137,7 @@ def test_other_layers_before_the_tap_are_refused(tmp_path: Path) -> None:
 def test_layers_that_differ_somewhat_or_deeper_are_said(tmp_path: Path) -> None:
     somewhat = loaded(weights_file(tmp_path / "a.safetensors", before=0.05))
     deeper = loaded(weights_file(tmp_path / "b.safetensors", behind=0.5))
-    for other, node in ((somewhat, "act"), (deeper, "act2")):
+    for other, node in ((somewhat, "act"), (deeper, "conv")):
         (notice,) = notices_of_fit(checkpoint_of(loaded()), other, FILE)
         assert f"answers differently from {node} on, by " in notice
         assert notice.endswith("or train it on with afd-train --init")

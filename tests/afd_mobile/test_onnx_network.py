@@ -28,7 +28,7 @@ from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.test_fit import weights_file
 from tests.afd_mobile.tiny_classifier import FACTORY, NAME, TAP, make, make_module
 
-PLACES = ("scale:act2", "pooled:flatten")
+PLACES = ("scale:conv", "residual:act2")
 FILE = Path("mine.safetensors")
 
 
@@ -195,8 +195,8 @@ def test_a_module_finds_its_layers_whatever_their_names(
         assert notices_of_fit(fitted, backbone, FILE) == []
         if isinstance(fitted.module, InsideModule):
             assert [p.node for p in fitted.module.config.places] == [
+                {"act_Relu": "conv_Conv", "net.act": "net.conv"}[tap],
                 {"act_Relu": "act2_Relu", "net.act": "net.act2"}[tap],
-                {"act_Relu": "pool_GlobalAveragePool", "net.act": "net.pool"}[tap],
             ]
             found = fitted.module.state_dict()
             assert all(torch.equal(v, found[k]) for k, v in module.state_dict().items())

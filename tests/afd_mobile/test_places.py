@@ -162,29 +162,30 @@ def test_the_rule_on_mobilenet(mobilenet: Backbone) -> None:
     assert kinds(places, "scale") == [f"features.{n}.conv.1.2" for n in range(7, 18)]
     residuals = ["features.9.add", "features.11.conv.3", "features.13.add", "features.17.conv.3"]
     assert kinds(places, "residual") == residuals
-    assert kinds(places, "pooled") == ["adaptive_avg_pool2d"]
     shapes = [(p.channels, p.stride, p.width) for p in places if p.kind == "residual"]
     assert shapes == [(64, 16, 32), (96, 16, 32), (96, 16, 32), (320, 32, 32)]
-    assert places[-1] == Place("pooled", "adaptive_avg_pool2d", 1280, 0, 128)
+    assert places[-2:] == (
+        Place("scale", "features.17.conv.1.2", 960, 32, 0),
+        Place("residual", "features.17.conv.3", 320, 32, 32),
+    )
 
 
 RULE = {
-    "mobilenet_v2": (11, ["features.9.add", "features.11.conv.3"], 1),
-    "squeezenet1_1": (8, ["features.7.squeeze_activation", "features.10.squeeze_activation"], 0),
-    "resnet50": (16, ["layer3.1.relu_2", "layer3.3.relu_2"], 1),
-    "repvgg_a2": (21, ["stages.0.1", "stages.1.3"], 0),
-    "tf_efficientnet_lite0": (11, ["blocks.3.1.add", "blocks.4.0.bn3"], 1),
+    "mobilenet_v2": (11, ["features.9.add", "features.11.conv.3"]),
+    "squeezenet1_1": (8, ["features.7.squeeze_activation", "features.10.squeeze_activation"]),
+    "resnet50": (16, ["layer3.1.relu_2", "layer3.3.relu_2"]),
+    "repvgg_a2": (21, ["stages.0.1", "stages.1.3"]),
+    "tf_efficientnet_lite0": (11, ["blocks.3.1.add", "blocks.4.0.bn3"]),
 }
 
 
 def test_the_rule_on_every_network(backbone: Backbone) -> None:
-    """RepVGG pools inside its last leaf, and what SqueezeNet pools are its logits."""
     places = choose_places(backbone, [AUTO], 32)
     counts = Counter(place.kind for place in places)
-    scales, first_residuals, pooled = RULE[backbone.name]
-    assert (counts["scale"], counts["pooled"]) == (scales, pooled)
+    scales, first_residuals = RULE[backbone.name]
+    assert counts.keys() == {"scale", "residual"}
+    assert counts["scale"] == scales and counts["residual"] <= 4
     assert kinds(places, "residual")[:2] == first_residuals
-    assert counts["residual"] <= 4
     relu = {place.activation for place in places if place.kind == "residual"}
     linear = backbone.name in ("mobilenet_v2", "tf_efficientnet_lite0")
     assert relu == ({"identity"} if linear else {"relu"})
@@ -198,7 +199,15 @@ def test_the_rule_on_a_network_without_named_taps() -> None:
     blocks = [f"blocks.{stage}.{n}" for stage, depth in ((3, 4), (4, 3), (5, 3), (6, 1))
               for n in range(depth)]  # fmt: skip
     assert kinds(places, "scale") == [f"{block}.bn2" for block in blocks]
-    assert places[-1].kind == "pooled" and 0 < len(kinds(places, "residual")) <= 4
+    assert 0 < len(kinds(places, "residual")) <= 4
+
+
+def test_maps_of_one_position_are_left_alone() -> None:
+    """Of 32 pixels, MobileNetV2's last blocks leave one."""
+    backbone = load_backbone("mobilenet_v2", weights="random", input_size=32)
+    places = choose_places(backbone, [AUTO], 32)
+    assert kinds(places, "scale") == [f"features.{n}.conv.1.2" for n in range(7, 14)]
+    assert max(place.stride for place in places) == 16
 
 
 def test_a_residuals_price_is_its_fused_convolutions(mobilenet: Backbone) -> None:
@@ -213,10 +222,10 @@ def test_a_residuals_price_is_its_fused_convolutions(mobilenet: Backbone) -> Non
     ("wanted", "said"),
     [
         ("features.8", "KIND:NODE"),
-        ("shift:features.8", "KIND of scale, residual, pooled"),
+        ("pooled:features.8", "KIND of scale, residual; a plain NODE"),
         ("scale:features.2", "no node features.2 behind its tap features.6"),
-        ("pooled:features.8", "pooled is for pooled features"),
-        ("residual:adaptive_avg_pool2d", "cannot be corrected so"),
+        ("residual:adaptive_avg_pool2d", r"shape \(1, 1280, 1, 1\) is no feature map; choose a n"),
+        ("scale:flatten", r"shape \(1, 1280\) is no feature map"),
         ("auto:features.8", "KIND:NODE"),
     ],
 )

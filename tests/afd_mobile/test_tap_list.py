@@ -1,4 +1,4 @@
-"""`--taps list`, by hand for the tiny classifier."""
+"""`--taps list`, by hand for the tiny classifier, whose pooled features are none."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from tests.commands import run_here
 # has 32 weights a channel; a residual has at every position 9 C weights to each of 32 channels,
 # and C back from each.
 ROWS = {
-    "stem": "8 2 0.10 32.11 - single",  # 8 (32 + 112^2), 10 * 32 * 8 * 112^2
-    "act": "8 2 0.10 32.11 - single",
-    "conv": "16 8 0.01 4.01 - single",  # 16 (32 + 28^2), 10 * 32 * 16 * 28^2
-    "act2": "16 8 0.01 4.01 - single",
-    "pool": "16 pooled - - 0.01 single",  # 128 (2 * 16 + 32)
-    "flatten": "16 pooled - - 0.01 single",
-    "classes": "10 pooled - - 0.01 single",
+    "stem": "8 2 0.10 32.11 single",  # 8 (32 + 112^2), 10 * 32 * 8 * 112^2
+    "act": "8 2 0.10 32.11 single",
+    "conv": "16 8 0.01 4.01 single",  # 16 (32 + 28^2), 10 * 32 * 16 * 28^2
+    "act2": "16 8 0.01 4.01 single",
 }
 
 
@@ -30,7 +27,8 @@ def test_every_node_with_channels_stride_and_cost(command: str) -> None:
     done = run_here(main, command, "--backbone", tiny_classifier.NAME, "--taps", "list")
     assert (done.code, done.err) == (0, "")
     heading, *rows = done.out.splitlines()
-    assert heading.split() == ["node", "channels", "stride", "scale", "residual", "pooled", "path"]
+    assert heading.split() == ["node", "channels", "stride", "scale", "residual", "path"]
+    assert rows[len(ROWS)].startswith("scale, residual: multiply-adds")
     listed = dict(row.split(maxsplit=1) for row in rows[: len(ROWS)])
     assert {node: " ".join(row.split()) for node, row in listed.items()} == ROWS
 

@@ -8,7 +8,7 @@ from afd_mobile.taps import Taps, preset_taps, single_tap
 
 def test_what_goes_with_each_preset() -> None:
     assert preset_taps("mobile", []) == preset_taps("mobile", ["auto"]) == Taps(None, ("auto",))
-    typed = ["scale:features.8.conv.1", "pooled:pool"]
+    typed = ["scale:features.8.conv.1", "residual:features.9"]
     assert preset_taps("mobile", typed) == Taps(None, tuple(typed))
     assert preset_taps("paper", []) == Taps()
     assert preset_taps("paper", ["D1"]) == Taps("D1")
@@ -23,7 +23,7 @@ def test_the_nodes_are_those_of_typed_places() -> None:
     ("preset", "typed", "said"),
     [
         ("mobile", ["D1"], "--taps D1: the preset mobile takes auto alone, or KIND:NODE"),
-        ("mobile", ["scale:"], "--taps scale:: .* with a KIND of scale, residual, pooled"),
+        ("mobile", ["scale:"], "--taps scale:: .* with a KIND of scale, residual;"),
         ("mobile", ["scale:a", "auto"], "--taps auto: .* takes auto alone"),
         ("mobile", ["auto", "auto"], "takes auto alone"),
         ("paper", ["auto"], "--taps auto: --preset paper takes one plain NODE"),

@@ -29,7 +29,7 @@ def write(path: Path, record: dict[str, Any]) -> Path:
 def test_record_curve_and_verdict_of_a_checkpoint(tmp_path: Path, afd_train: AfdTrain) -> None:
     """Of format 2; its factory is not run."""
     backbone = load_backbone(FACTORY, tap=TAP)
-    module = inside_module(backbone, "scale:act2", "pooled:flatten")
+    module = inside_module(backbone, "scale:conv", "residual:act2")
     record = {
         "pictures": 800, "objective": "distill\x1b[31m", "init": None, "crop": 160,
         "held_out": HARMFUL.as_dict(), "curve": CURVE,
@@ -42,7 +42,7 @@ def test_record_curve_and_verdict_of_a_checkpoint(tmp_path: Path, afd_train: Afd
     name, *lines = done.out.splitlines()
     facts = dict(line.split(maxsplit=1) for line in lines if line.startswith("  "))
     assert name == str(mine) and facts["classifier"] == "elsewhere:make"
-    assert facts["places"] == "scale:act2 pooled:flatten" and facts["architecture"] == "inside"
+    assert facts["places"] == "scale:conv residual:act2" and facts["architecture"] == "inside"
     assert (facts["pictures"], facts["crop"], facts["init"]) == ("800", "160", "none")
     assert facts["objective"] == "distill\\x1b[31m"
     assert lines[len(lines) - 4 :] == [*text_table(CURVE), HARMFUL.text()]

@@ -42,7 +42,7 @@ def test_fine_tuning_moves_every_weight_behind_the_tap_and_no_statistics(
 
 def guide_of(*gates: float) -> Guide:
     gate = torch.tensor(gates).reshape(-1, 1, 1, 1)
-    return Guide(gate, gate, gate, {})
+    return Guide(gate, gate, {})
 
 
 def test_the_gate_says_how_much_of_the_tuned_network_there_is() -> None:
@@ -148,6 +148,20 @@ def test_features_are_moved_by_the_means_at_their_quality(setup: Setup) -> None:
         with torch.no_grad():
             expected = pooled.tail(moved)
         torch.testing.assert_close(logits(by_quality[quality]), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "node"),
+    [
+        ("mobilenet_v2", "adaptive_avg_pool2d"),
+        ("mobilenet_v3_small", "avgpool"),  # not the pools beside its paths
+        ("squeezenet1_1", None),  # its logits are pooled
+        ("repvgg_a2", None),  # within its last leaf
+    ],
+)
+def test_where_features_are_pooled(name: str, node: str | None) -> None:
+    backbone = load_backbone(name, weights="random", input_size=64)
+    assert baselines.pooled_node(backbone) == node
 
 
 def test_more_coefficients_vanish_at_lower_qualities(setup: Setup) -> None:
