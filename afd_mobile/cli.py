@@ -124,9 +124,9 @@ def _train_parser() -> argparse.ArgumentParser:
     add(
         "--crop",
         type=positive,
-        default=160,
         metavar="N",
-        help="crop size in pixels; 8 divides it (default: %(default)s)",
+        help="crop size in pixels; 8 divides it. Corrections fit the size that they learn at; less "
+        "is cheaper, for a start that --init goes on from (default: the classifier's input size)",
     )
     add(
         "--seed",
@@ -177,7 +177,8 @@ def _train(arguments: argparse.Namespace) -> None:
         return
     out: Path = arguments.out
     state = state_beside(out, resume=arguments.resume, force=arguments.force)
-    check_crop(arguments.crop)
+    if arguments.crop is not None:
+        check_crop(arguments.crop)
     check_writable(arguments.plot)
     taps = preset_taps(arguments.preset, arguments.taps)
 
@@ -215,14 +216,15 @@ def _train(arguments: argparse.Namespace) -> None:
     _say(backbone.notices)
     if not backbone.trained:
         _say(["the classifier has random weights: there is nothing to learn from it"])
-    check_size(backbone, arguments.crop, "--crop")
+    crop = arguments.crop or backbone.input_size
+    check_size(backbone, crop, "--crop")
     torch.manual_seed(arguments.seed)
     module = _new_module(backbone, taps, arguments.drift_input, start, f"--init {init}")
     settings = training.Settings(
         arguments.objective,
         arguments.iterations,
         arguments.batch,
-        arguments.crop,
+        crop,
         arguments.seed,
         None if init is None else sha256(init),
     )
