@@ -140,7 +140,7 @@ def test_an_export_of_a_checkpoint_whose_training_did_harm_says_so(
 
 
 def test_without_taps_the_rule_chooses(make_request: Callable[..., ExportRequest]) -> None:
-    source = find_source(make_request(taps=(), backbone=BLOCKS))
+    source = find_source(make_request(taps=(), classifier=ClassifierOptions(BLOCKS)))
     assert isinstance(source.afd, InsideModule)
     assert source.afd.config == inside_preset(source.backbone, ["auto"])
 
