@@ -8,8 +8,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from afd_mobile.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,19 @@ class OnnxFile:
         return self.path.name
 
 
+@dataclass(frozen=True)
+class Module:
+    """A network that a person handed over in Python, with its weights. It stays as it is."""
+
+    network: nn.Module
+
+    def __str__(self) -> str:
+        """Its class's name, which finds nothing again."""
+        return type(self.network).__name__
+
+
 # A string is a torchvision or timm name, and never runs anybody's code.
-BackboneName = str | Factory | OnnxFile
+BackboneName = str | Factory | OnnxFile | Module
 
 
 def typed_backbone(text: str) -> BackboneName:

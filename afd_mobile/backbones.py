@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import os
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from afd_mobile.backbone_names import BackboneName, Factory, OnnxFile
+from afd_mobile.backbone_names import BackboneName, Factory, Module, OnnxFile
 from afd_mobile.checkpoint import CONFIGS
 from afd_mobile.classifier_record import ClassifierRecord
 from afd_mobile.corrections import AnyModule
@@ -47,7 +48,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Where weights come from that nobody typed; the library's own, of ImageNet's classes if of 1000.
 PUBLISHED = ("bundled", "published")
-AUTOMATIC = (*PUBLISHED, "factory", "onnx")
+WITHIN = ("onnx", "module")  # the classifier holds its own
+AUTOMATIC = (*PUBLISHED, "factory", *WITHIN)
 
 # The default tap comes first. D1 to D4 are the paper's (section IV-C1).
 NAMED_TAPS: Mapping[str, Mapping[str, str]] = {
@@ -80,7 +82,7 @@ class Backbone:
     """A classifier cut in two at its tap: tail(head(x)) is the whole network, exactly.
 
     Attributes:
-        name: as given: a torchvision or timm name, or `package.module:factory`.
+        name: as given: a torchvision or timm name, `package.module:factory`, or a module's class.
         tap: the tapped node, by torchvision's feature-extraction name.
         head: normalised picture (N, 3, S, S) -> features (N, channels, h, w).
         tail: features -> logits (N, classes).
@@ -134,8 +136,8 @@ def load_backbone(
     """A classifier by name with its weights, cut at its tap.
 
     Args:
-        name: of torchvision or timm; a Factory, whose code is run; or an OnnxFile. A name that
-            comes from a file goes through `named_backbone` first.
+        name: of torchvision or timm; a Factory, whose code is run; an OnnxFile; or a Module, which
+            is copied. A name that comes from a file goes through `named_backbone` first.
         tap: a node's name or one of the backbone's own (D1 ...); default: the first in NAMED_TAPS,
             or one that `taps.RULE` chooses; or what finds it in the whole network.
         before: nodes that a chosen tap does not lie behind.
@@ -155,13 +157,16 @@ def load_backbone(
         input_size = input_size or record.input_size
     source = _source_of(name, input_size, record)
     name = source.name
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     model = source.build(None)
     trained, origin = weights != "random", "random"
     notices: tuple[str, ...] = ()
     if source.onnx is not None:
         mean, std, notices = _onnx_normalization(source.onnx, mean, std, weights, record)
         origin = "onnx"
+    elif source.is_module:
+        _check_holds_its_own(name, weights)
+        origin = "module"
     elif trained:
         found, origin, source = _find_weights(source, model, weights)
         if found is not None:
@@ -240,10 +245,11 @@ def check_size(backbone: Backbone, size: int, option: str) -> None:
 
 
 def _probe(size: int) -> Tensor:
-    if size % BLOCK:
+    if size < 1 or size % BLOCK:
+        near = sorted({max(size // BLOCK, 1) * BLOCK, max(-(-size // BLOCK), 1) * BLOCK})
         raise UsageError(
             f"input size {size} is not a multiple of {BLOCK}; use --input-size "
-            f"{size // BLOCK * BLOCK or BLOCK} or {-(-size // BLOCK) * BLOCK}"
+            f"{' or '.join(map(str, near))}"
         )
     return torch.zeros(1, 3, size, size)
 
@@ -270,9 +276,11 @@ def _logits(result: object, name: str, *, features_only: bool) -> Tensor:
 def _check_normalization(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
     """Of what was typed."""
     for option, values, low in (("--mean", mean, -np.inf), ("--std", std, 0)):
-        if values and not (np.isfinite(values).all() and min(values) > low):
+        if values is None:
+            continue
+        if not (len(values) == 3 and np.isfinite(values).all() and min(values) > low):
             typed = " ".join(f"{value:g}" for value in values)
-            raise UsageError(f"{option} {typed}: numbers, and of std above 0, are needed")
+            raise UsageError(f"{option} {typed}: three numbers, and of std above 0, are needed")
 
 
 def classifier(
@@ -307,6 +315,7 @@ class _Source:
     input_size: int
     download: Callable[[], dict[str, Tensor]] | None
     onnx: OnnxNetwork | None = None
+    is_module: bool = False
 
 
 def _source_of(
@@ -316,6 +325,8 @@ def _source_of(
         return _onnx_source(name, input_size, record)
     if isinstance(name, Factory):
         return _factory_source(name.name)
+    if isinstance(name, Module):
+        return _module_source(name)
     # Both libraries are slow to import; a person's own factory may need neither.
     from torchvision import models
 
@@ -390,6 +401,23 @@ def _factory_source(name: str) -> _Source:
             f"backbone factory {name} returned {type(model).__name__}, no nn.Module in Python; "
             "return the network itself, with its weights loaded"
         )
+    return _source_with_attributes(name, model)
+
+
+def _module_source(given: Module) -> _Source:
+    """Of a copy, on the CPU and in float32."""
+    name, network = str(given), given.network
+    if isinstance(network, torch.jit.ScriptModule):
+        raise InputError(f"{name} is TorchScript; give the nn.Module that it was made from")
+    try:
+        network = copy.deepcopy(network).to("cpu", torch.float32)
+    except Exception as error:  # whatever a person's own module or tensor raises
+        raise InputError(f"{name} cannot be copied: {error!r}") from error
+    return replace(_source_with_attributes(name, network), is_module=True)
+
+
+def _source_with_attributes(name: str, model: nn.Module) -> _Source:
+    """Of a network as it is, whose mean, std and input_size, if it has them, hold."""
     size = getattr(model, "input_size", 224)
     mean, std = (
         _of_three(getattr(model, key, None), f"{key} of {name}") or usual
@@ -427,8 +455,7 @@ def _onnx_normalization(
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, tuple[str, ...]]:
     """What stays of mean and std as they are given, and what a person must know."""
     name, scaling = onnx.path.name, onnx.scaling
-    if weights != "auto":
-        raise UsageError(f"--backbone-weights {weights}: {name} holds its own; leave it out")
+    _check_holds_its_own(name, weights)
     softmax = (f"{name} ends in a Softmax, which is left out",) * onnx.softmax
     if scaling is None:
         known = record is not None and record.name == name
@@ -443,6 +470,11 @@ def _onnx_normalization(
         if given is not None and not np.allclose(given, own, rtol=1e-3):
             raise UsageError(f"{option}: {name} normalises its pictures itself; leave it out")
     return None, None, softmax
+
+
+def _check_holds_its_own(name: str, weights: str) -> None:
+    if weights != "auto":
+        raise UsageError(f"--backbone-weights {weights}: {name} holds its own; leave it out")
 
 
 def _of_three(values: object, what: str) -> tuple[float, ...] | None:

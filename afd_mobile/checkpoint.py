@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,18 @@ def find_checkpoint(name: str) -> Path:
 def shipped_names() -> list[str]:
     """Of the checkpoints that come with the project, sorted."""
     return sorted(path.stem for path in models_dir().glob("*.safetensors"))
+
+
+def load(checkpoint: str | os.PathLike[str]) -> Checkpoint:
+    """A trained module in eval mode, and what it was trained for.
+
+    Args:
+        checkpoint: a shipped one's name, or a file.
+
+    Raises:
+        InputError: there is none, or as `load_checkpoint`.
+    """
+    return load_checkpoint(find_checkpoint(os.fspath(checkpoint)))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

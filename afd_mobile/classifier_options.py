@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afd_mobile.backbone_names import BackboneName, OnnxFile, typed_backbone
+from afd_mobile.backbone_names import BackboneName, Module, OnnxFile, typed_backbone
 from afd_mobile.command import positive
 
 
@@ -42,6 +42,13 @@ class ClassifierOptions:
         if isinstance(self.backbone, OnnxFile):
             return self.backbone.path
         return None if self.weights in ("auto", "random") else Path(self.weights)
+
+    @property
+    def own_name(self) -> str | None:
+        """What a person's own weights are called: their file, or the class of the module."""
+        if isinstance(self.backbone, Module):
+            return str(self.backbone)
+        return None if self.own_file is None else self.own_file.stem
 
 
 AS_RECORDED = ClassifierOptions()  # nothing was typed

@@ -1,4 +1,4 @@
-"""Every error a person can cause, one tree; the exit code lives on the class.
+"""Every error a person can cause, one tree; the exit code lives on the class. And the warnings.
 
 Each message is one line that names the file or value and the remedy.
 """
@@ -13,6 +13,10 @@ class AfdError(Exception):
     """Base of all errors that end a command with one line instead of a traceback."""
 
     exit_code = 1
+
+
+class AfdWarning(UserWarning):
+    """What a person must know of a result in Python; the commands print it as a `note:`."""
 
 
 class UsageError(AfdError):

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from afd_mobile.afd_module import AfdConfig
 from afd_mobile.backbone_names import named_backbone, recorded_backbone
-from afd_mobile.backbones import AUTOMATIC, PUBLISHED, Backbone, bundled_weights, load_backbone
+from afd_mobile.backbones import (
+    AUTOMATIC,
+    PUBLISHED,
+    WITHIN,
+    Backbone,
+    bundled_weights,
+    load_backbone,
+)
 from afd_mobile.checkpoint import Checkpoint
 from afd_mobile.classifier_options import ClassifierOptions
 from afd_mobile.classifier_record import ClassifierRecord
@@ -108,9 +115,10 @@ def notices_of_fit(checkpoint: Checkpoint, backbone: Backbone, path: Path) -> li
     other_head = differences.pop(LOGITS) > SAME
     first = next((node for node, how_much in differences.items() if how_much > SAME), None)
     if first == backbone.tap and differences[first] > OTHER:
+        weights = "" if backbone.weights in WITHIN else "give --backbone-weights, or "
         raise InputError(
             f"{refused}; {this} answers differently at {first}, by {differences[first]:.0%}; "
-            f"give --backbone-weights, or train the module on with afd-train --init {path}"
+            f"{weights}train the module on with afd-train --init {path}"
         )
     if not other_head and first is None:
         return notices
@@ -312,7 +320,7 @@ def _rounded(answer: Tensor) -> tuple[float, ...]:
 
 
 def _said(weights: str) -> str:
-    if weights == "onnx":
+    if weights in WITHIN:
         return "its own weights"
     return f"{weights} weights" if weights in AUTOMATIC else f"the weights {Path(weights).name}"
 

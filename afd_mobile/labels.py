@@ -15,31 +15,40 @@ LABELS = "labels.txt"  # in the zip archive behind a .tflite
 _MOST_BYTES = 1 << 24  # of that file; a small archive may hold a large one
 
 
-def load_labels(path: Path, classes: int | None = None) -> list[str]:
+def load_labels(given: Path | Sequence[str], classes: int | None = None) -> list[str]:
     """One label a line, in the order of the logits.
 
     Args:
+        given: a file, or its lines.
         classes: how many there must be; None takes any number.
 
     Raises:
-        InputError: the file cannot be read or is not UTF-8, a line is empty, a label occurs twice,
-            or there are not as many as `classes`.
+        InputError: the file cannot be read or is not UTF-8, a line is empty or none, a label occurs
+            twice, or there are not as many as `classes`.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"labels {path} cannot be read: {error.strerror}") from error
-    labels = _lines(content, f"labels {path}")
+    if isinstance(given, Path):
+        what = f"labels {given}"
+        try:
+            content = given.read_bytes()
+        except OSError as error:
+            raise InputError(f"{what} cannot be read: {error.strerror}") from error
+        labels = _lines(_text(content, what), what)
+    else:
+        what = "labels"
+        wrong = [label for label in given if not isinstance(label, str) or "\n" in label]
+        if wrong:
+            raise InputError(f"{what}: {wrong[0]!r} is no text of one line")
+        labels = _lines("\n".join(given), what)
     if classes is not None and len(labels) != classes:
         raise InputError(
-            f"labels {path}: found {len(labels)}, expected {classes}; give one line for every "
+            f"{what}: found {len(labels)}, expected {classes}; give one line for every "
             "class, in the order of the logits"
         )
     repeated = [label for label, count in Counter(labels).items() if count > 1]
     if repeated:
         first, second = [i + 1 for i, label in enumerate(labels) if label == repeated[0]][:2]
         raise InputError(
-            f"labels {path}: lines {first} and {second} are both {repeated[0]!r}; "
+            f"{what}: lines {first} and {second} are both {repeated[0]!r}; "
             "make every label unique, or apps cannot tell the classes apart"
         )
     return labels
@@ -57,17 +66,21 @@ def labels_inside(tflite: Path) -> list[str] | None:
     # No such file in it, or no archive at all. What else is wrong with it, its opening will tell.
     except (KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error):
         return None
-    return _lines(content, f"{LABELS} in {tflite}")
+    what = f"{LABELS} in {tflite}"
+    return _lines(_text(content, what), what)
 
 
-def _lines(content: bytes, what: str) -> list[str]:
+def _text(content: bytes, what: str) -> str:
     try:
         # With or without the byte order mark that some editors write.
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{what} are not UTF-8 (byte {error.start}); save the file as UTF-8"
         ) from error
+
+
+def _lines(text: str, what: str) -> list[str]:
     # Readers on the phone split at line feeds only, so str.splitlines() would count otherwise.
     labels = [line.strip() for line in text.removesuffix("\n").split("\n")]
     if "" in labels:

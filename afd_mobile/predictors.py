@@ -347,6 +347,11 @@ def _recorded_backbone(path: Path, manifest: dict[str, Any], asked: ClassifierOp
             f"{path} was exported with a person's own weights for {name}; give them with "
             "--backbone-weights, or another export to compare with: --against FOLDER"
         )
+    if record["weights"] == "module":
+        raise NotAtHandError(
+            f"{path} was exported with a network in Python, {name}; give another export to compare "
+            "with: --against FOLDER"
+        )
     try:
         typed = recorded_backbone(name, asked.backbone, what=str(path.parent / MANIFEST))
     except InputError as error:

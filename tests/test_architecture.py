@@ -56,8 +56,11 @@ def test_nothing_imports_a_command_line(sources: Sources) -> None:
 
 
 def test_the_model_does_not_know_the_export(sources: Sources) -> None:
+    """But for the library's own functions, which are imported when they are first used."""
     found = imports(sources, "afd_mobile")
-    wrong = [f"{p} {n}" for p, n in found if n.startswith(("afd_export", "afd_benchmark"))]
+    others = [(p, n) for p, n in found if n.startswith(("afd_export", "afd_benchmark"))]
+    lazy = (Path("afd_mobile/__init__.py"), "afd_export.library")
+    wrong = [f"{p} {n}" for p, n in others if (p, n.rpartition(".")[0]) != lazy]
     assert not wrong, "\n".join(wrong)
 
 

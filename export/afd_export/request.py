@@ -26,7 +26,7 @@ class ExportRequest:
     precisions: tuple[Precision, ...] = (Precision.FLOAT32, Precision.FLOAT16, Precision.INT8)
     input_range: InputRange = InputRange.RGB255
     images: Path | None = None
-    labels: Path | None = None
+    labels: Path | tuple[str, ...] | None = None
     explain_int8: bool = False
     out: Path | None = None
     seed: int = 0

@@ -58,7 +58,7 @@ def find_source(request: ExportRequest) -> ExportSource:
         checkpoint = load_checkpoint(path)
     taps = _taps(request, checkpoint, path)
     checkpoint, backbone = _fitting(request, taps, checkpoint, path)
-    own = request.classifier.own_file and _plain(request.classifier.own_file.stem)
+    own = request.classifier.own_name and _plain(request.classifier.own_name)
     afd: AnyModule | None = None
     notices = list(backbone.notices)
     if checkpoint is not None and path is not None:
@@ -79,7 +79,7 @@ def find_source(request: ExportRequest) -> ExportSource:
             trained_for = _plain((checkpoint.backbone or backbone.name).removesuffix(".onnx"))
             name = f"afd-{own}-{name.removeprefix(f'afd-{trained_for}-')}"
     elif request.checkpoint == RANDOM_CHECKPOINT:
-        torch.manual_seed(request.seed)
+        torch.default_generator.manual_seed(request.seed)
         afd = module_of(preset_config(backbone, taps)).eval().requires_grad_(False)
         name = f"{own or _plain(backbone.name)}-{request.preset}-untrained"
         notices.append("the AFD-Module is untrained (random): accuracy means nothing")
