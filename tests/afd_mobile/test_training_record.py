@@ -18,7 +18,7 @@ from tests.afd_mobile.test_held_out import HARMFUL
 from tests.afd_mobile.test_learning_curve import CURVE
 from tests.afd_mobile.tiny_classifier import FACTORY, NAME, TAP, make_module
 
-SHIPPED = "afd-mobilenet_v2-mobile"  # of format 1, from before there was a KL or a verdict
+SHIPPED = "afd-squeezenet1_1-mobile"  # of format 1, from before there was a KL or a verdict
 
 
 def write(path: Path, record: dict[str, Any]) -> Path:
@@ -59,7 +59,7 @@ def test_several_are_shown_and_drawn_in_one_picture(tmp_path: Path, afd_train: A
     lines = done.out.splitlines()
     first, second, third = (lines.index(str(name)) for name in (mine, SHIPPED, other))
     assert first == 0 and lines[second - 3 : second] == text_table(CURVE)
-    assert lines[third - 1].split()[0] == "192,000"
+    assert lines[third - 1].split()[0] == "128,000"
     assert lines[-2:] == ["no learning curve", f"  {plot}"]
     with Image.open(plot) as image:
         image.load()
