@@ -135,7 +135,7 @@ def one(folder: Path, pictures: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("name", "first", "later", "weights"),
-    [("feature-mse", 1e-5, 1e-5, 1e-3), ("distill", 1e-3, 3e-2, 0.15)],
+    [("feature-mse", 1e-5, 1e-5, 1e-3), ("distill", 1e-3, 3e-2, 1e-2)],
 )
 def test_three_processes_train_like_one(
     name: str,
@@ -146,19 +146,24 @@ def test_three_processes_train_like_one(
     one: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Relative tolerances of the first loss, of those after a step, and of every weight.
+    """Relative tolerances of the first loss, of those after a step, and of the weights.
 
-    Measured with two: feature-mse 7e-8, 1e-7 and 6e-5. distill 0, 8e-3 and 0.04: its gradients
-    are rounded to bfloat16 in each process, and Muon makes all their directions equally long.
+    feature-mse is judged weight by weight: measured with two 7e-8, 1e-7 and 6e-5. The gradients of
+    distill are rounded to bfloat16 where the processor has it, and Muon makes all their directions
+    equally long, noise included; so what begins at zero is as good as random after three steps. Together: 5e-4.
     """
     found, expected = three[0][name]["losses"], one[name]["losses"]
     assert all(rank[name]["losses"] == found for rank in three) and len(expected) == 3
     assert found[0] == pytest.approx(expected[0], rel=first)
     assert found[1:] == pytest.approx(expected[1:], rel=later)
     shared, alone = (load_checkpoint(folder / f"{name}-{n}.safetensors") for n in (0, "alone"))
-    for key, value in alone.module.state_dict().items():
-        error = (shared.module.state_dict()[key] - value).norm()
-        assert error <= weights * value.norm(), key
+    expected_weights = alone.module.state_dict()
+    errors = {k: (v - expected_weights[k]).norm() for k, v in shared.module.state_dict().items()}
+    norms = {key: value.norm() for key, value in expected_weights.items()}
+    if name == "distill":
+        errors, norms = ({"all": torch.stack([*v.values()]).norm()} for v in (errors, norms))
+    for key, error in errors.items():
+        assert error <= weights * norms[key], key
     for checkpoint in (shared, alone):
         assert [point["crops"] for point in checkpoint.training["curve"]] == [18]
         assert checkpoint.training["unreadable"] == 1
