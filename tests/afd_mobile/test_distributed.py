@@ -150,7 +150,8 @@ def test_three_processes_train_like_one(
 
     feature-mse is judged weight by weight: measured with two 7e-8, 1e-7 and 6e-5. The gradients of
     distill are rounded to bfloat16 where the processor has it, and Muon makes all their directions
-    equally long, noise included; so what begins at zero is as good as random after three steps. Together: 5e-4.
+    equally long, noise included; so what begins at zero is as good as random after three steps.
+    All together: 5e-4.
     """
     found, expected = three[0][name]["losses"], one[name]["losses"]
     assert all(rank[name]["losses"] == found for rank in three) and len(expected) == 3
