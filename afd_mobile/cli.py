@@ -304,7 +304,7 @@ def _draw(curves: Mapping[str, Sequence[Point]], plot: Path) -> None:
 def _new_module(
     backbone: Backbone, taps: Taps, drift_input: str, start: Checkpoint | None, what: str
 ) -> AnyModule:
-    from afd_mobile.corrections import module_of
+    from afd_mobile.corrections import module_of, still_trained
     from afd_mobile.places import preset_config
 
     config = preset_config(backbone, taps, drift_input)
@@ -320,10 +320,13 @@ def _new_module(
             for k in asked
             if k in found and found[k] != asked[k]
         ]
-        raise InputError(
-            f"{what} is another architecture: {'; '.join(other)}; give the --preset, "
-            "--taps and --drift-input that it was trained with, or start from another"
+        remedy = (
+            "give the --preset, --taps and --drift-input that it was trained with, or start from "
+            "another"
+            if still_trained(module.config)
+            else "afd-train no longer has it: leave out --init"
         )
+        raise InputError(f"{what} is another architecture: {'; '.join(other)}; {remedy}")
     return module
 
 

@@ -320,3 +320,8 @@ AnyModule = AfdModule | InsideModule
 def module_of(config: AnyConfig) -> AnyModule:
     """A module of this architecture, untrained."""
     return InsideModule(config) if isinstance(config, InsideConfig) else AfdModule(config)
+
+
+def still_trained(config: AnyConfig) -> bool:
+    """Whether a preset of afd-train makes such modules, so that --init can start from one."""
+    return isinstance(config, InsideConfig) or config.architecture == "paper"

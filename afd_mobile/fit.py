@@ -25,7 +25,7 @@ from afd_mobile.backbones import (
 from afd_mobile.checkpoint import Checkpoint
 from afd_mobile.classifier_options import ClassifierOptions
 from afd_mobile.classifier_record import ClassifierRecord
-from afd_mobile.corrections import AnyModule, InsideConfig, InsideModule, module_of
+from afd_mobile.corrections import AnyModule, InsideConfig, InsideModule, module_of, still_trained
 from afd_mobile.errors import InputError
 from afd_mobile.places import Network, node_outputs, place_outputs, stride_of
 from afd_mobile.resources import imagenet_classes
@@ -114,18 +114,17 @@ def notices_of_fit(checkpoint: Checkpoint, backbone: Backbone, path: Path) -> li
     differences = dict(_differences(record, backbone, checkpoint.module))
     other_head = differences.pop(LOGITS) > SAME
     first = next((node for node, how_much in differences.items() if how_much > SAME), None)
-    if first == backbone.tap and differences[first] > OTHER:
-        weights = "" if backbone.weights in WITHIN else "give --backbone-weights, or "
-        raise InputError(
-            f"{refused}; {this} answers differently at {first}, by {differences[first]:.0%}; "
-            f"{weights}train the module on with afd-train --init {path}"
-        )
     if not other_head and first is None:
         return notices
     forgotten = record.weights not in AUTOMATIC and backbone.weights in AUTOMATIC
     if forgotten and backbone.name == record.name:  # of another name, they were typed
         raise InputError(
             f"{refused}; {this} is another classifier: give --backbone-weights {record.weights}"
+        )
+    if first == backbone.tap and differences[first] > OTHER:
+        raise InputError(
+            f"{refused}; {this} answers differently at {first}, by {differences[first]:.0%}; "
+            f"{_remedy(checkpoint)}"
         )
     if first is None:
         notices.append(
@@ -135,8 +134,8 @@ def notices_of_fit(checkpoint: Checkpoint, backbone: Backbone, path: Path) -> li
     else:
         notices.append(
             f"{trained_on}; {this} answers differently from {first} on, by "
-            f"{differences[first]:.1%} there: see with afd-eval what it brings, or train it on "
-            "with afd-train --init"
+            f"{differences[first]:.1%} there: see with afd-eval what it brings, or "
+            f"{_remedy(checkpoint)}"
         )
     return notices
 
@@ -317,6 +316,13 @@ def _channels(output: Tensor) -> Tensor:
 
 def _rounded(answer: Tensor) -> tuple[float, ...]:
     return tuple(float(f"{value:.6g}") for value in answer.tolist())
+
+
+def _remedy(checkpoint: Checkpoint) -> str:
+    """What helps where the layers are others."""
+    if still_trained(checkpoint.module.config):
+        return "train the module on with afd-train --init"
+    return "train a module for it with afd-train"
 
 
 def _said(weights: str) -> str:

@@ -205,9 +205,10 @@ def exported_labels(target: str) -> list[str] | None:
         target: as of `open_predictor`.
 
     Raises:
-        InputError: the folder's manifest is missing or broken, or the names are.
+        InputError: there is no such target, or the folder's manifest or the names are broken.
     """
     path = Path(target)
+    _check_exists(path)
     folder = path.parent if path.suffix == ".onnx" else path
     if path.suffix != ".tflite":
         if not (folder / MANIFEST).is_file():

@@ -75,8 +75,11 @@ def find_source(request: ExportRequest) -> ExportSource:
         notices += checkpoint.notices(path)
         notices += notices_of_fit(checkpoint, backbone, path)
         name = _plain(path.stem)
+        trained_for = checkpoint.backbone or backbone.name
+        if own is None and backbone.name != trained_for:
+            own = _plain(backbone.name)
         if own is not None:
-            trained_for = _plain((checkpoint.backbone or backbone.name).removesuffix(".onnx"))
+            trained_for = _plain(trained_for.removesuffix(".onnx"))
             name = f"afd-{own}-{name.removeprefix(f'afd-{trained_for}-')}"
     elif request.checkpoint == RANDOM_CHECKPOINT:
         torch.default_generator.manual_seed(request.seed)

@@ -223,6 +223,23 @@ def test_an_export_of_a_persons_own_weights_has_their_name(
     assert find_source(request).name == name
 
 
+def test_an_export_of_another_factory_has_its_name(
+    tmp_path: Path, make_request: Callable[..., ExportRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tinynet = importlib.import_module("tinynet")
+    monkeypatch.setattr(tinynet, "mine", tinynet.make, raising=False)
+    stock = load_backbone(Factory("tinynet:make"), tap="act1", input_size=64)
+    module, path = (
+        inside_module(stock, "scale:act2"),
+        tmp_path / "afd-tinynet.make-mobile.safetensors",
+    )
+    save_checkpoint(path, Checkpoint(module, "tinynet:make", "act1", {}, record_of(stock, module)))
+    for factory, name in (("make", "afd-tinynet.make-mobile"), ("mine", "afd-tinynet.mine-mobile")):
+        typed = ClassifierOptions(Factory(f"tinynet:{factory}"))
+        request = make_request(checkpoint=str(path), taps=(), classifier=typed)
+        assert find_source(request).name == name
+
+
 def test_a_module_is_exported_with_an_onnx_file_as_it_was_trained(
     tmp_path: Path, backbone: Backbone, make_request: Callable[..., ExportRequest]
 ) -> None:

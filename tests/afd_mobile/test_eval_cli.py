@@ -536,6 +536,11 @@ def test_a_wrong_input_ends_with_3(
     assert not list(out.iterdir())
 
 
+def test_an_export_that_is_not_there_is_told_before_what_its_classes_are(tiny: Tiny) -> None:
+    outcome = afd_eval("exports/none", "--images", tiny.images)
+    assert outcome.code == 3 and "there is no file or folder exports/none" in outcome.error
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -117,21 +117,26 @@ def test_another_head_is_said(tmp_path: Path) -> None:
 
 def test_weights_that_are_forgotten_are_asked_for(tmp_path: Path) -> None:
     """The module of somebody's own classifier would be published with the stock one."""
-    own = loaded(weights_file(tmp_path / "my10.safetensors", head=True))
-    with pytest.raises(InputError) as caught:
-        notices_of_fit(checkpoint_of(own), loaded(), FILE)
-    assert str(caught.value) == (
-        f"checkpoint mine.safetensors was trained on {NAME} with the weights my10.safetensors; "
-        f"{NAME} with factory weights is another classifier: give --backbone-weights "
-        "my10.safetensors"
-    )
-    assert notices_of_fit(checkpoint_of(own), own, FILE) == []
+    for other in ({"head": True}, {"before": 0.5}):
+        own = loaded(weights_file(tmp_path / "my10.safetensors", **other))
+        with pytest.raises(InputError) as caught:
+            notices_of_fit(checkpoint_of(own), loaded(), FILE)
+        assert str(caught.value) == (
+            f"checkpoint mine.safetensors was trained on {NAME} with the weights my10.safetensors; "
+            f"{NAME} with factory weights is another classifier: give --backbone-weights "
+            "my10.safetensors"
+        )
+        assert notices_of_fit(checkpoint_of(own), own, FILE) == []
 
 
 def test_other_layers_before_the_tap_are_refused(tmp_path: Path) -> None:
     noisy = loaded(weights_file(tmp_path / "noisy.safetensors", before=0.5))
-    with pytest.raises(InputError, match=r"answers differently at act, by \d+%; give --backbone-w"):
+    differs = r"answers differently at act, by \d+%; "
+    with pytest.raises(InputError, match=f"{differs}train the module on with afd-train --init$"):
         notices_of_fit(checkpoint_of(loaded()), noisy, FILE)
+    earlier = checkpoint_of(loaded(), make_module())
+    with pytest.raises(InputError, match=f"{differs}train a module for it with afd-train$"):
+        notices_of_fit(earlier, noisy, FILE)
 
 
 def test_layers_that_differ_somewhat_or_deeper_are_said(tmp_path: Path) -> None:
@@ -140,7 +145,7 @@ def test_layers_that_differ_somewhat_or_deeper_are_said(tmp_path: Path) -> None:
     for other, node in ((somewhat, "act"), (deeper, "conv")):
         (notice,) = notices_of_fit(checkpoint_of(loaded()), other, FILE)
         assert f"answers differently from {node} on, by " in notice
-        assert notice.endswith("or train it on with afd-train --init")
+        assert notice.endswith("or train the module on with afd-train --init")
 
 
 def test_what_lies_behind_a_single_tap_does_not_matter(tmp_path: Path) -> None:
