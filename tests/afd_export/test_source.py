@@ -223,6 +223,7 @@ def test_an_export_of_a_persons_own_weights_has_their_name(
     assert find_source(request).name == name
 
 
+@pytest.mark.usefixtures("backbone")  # which finds tinynet
 def test_an_export_of_another_factory_has_its_name(
     tmp_path: Path, make_request: Callable[..., ExportRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
