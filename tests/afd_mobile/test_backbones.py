@@ -357,13 +357,13 @@ def test_buffers_of_a_factorys_network_are_not_its_defaults(tiny_network: str) -
     assert load_backbone(Factory(f"{tiny_network}:with_buffers"), tap="1").mean == IMAGENET_MEAN
 
 
-def test_the_readmes_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = Path(__file__).parents[2] / "README.md"
-    _, _, example = readme.read_text("utf-8").partition("```python\n# my_nets.py\n")
+def test_the_guides_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "own-classifier.md"
+    _, _, example = guide.read_text("utf-8").partition("```python\n# my_nets.py\n")
     (tmp_path / "my_nets.py").write_text(example.partition("```")[0], "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "my_nets", raising=False)
-    torch.save(models.mobilenet_v3_small(num_classes=10).state_dict(), "flowers.pth")
+    torch.save(models.mobilenet_v2(num_classes=10).state_dict(), "my10.pth")
     backbone = load_backbone(Factory("my_nets:flowers"))
     assert (backbone.mean, backbone.input_size, backbone.classes) == ((0.5,) * 3, 192, 10)
 
