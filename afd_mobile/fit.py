@@ -124,7 +124,7 @@ def notices_of_fit(checkpoint: Checkpoint, backbone: Backbone, path: Path) -> li
     if first == backbone.tap and differences[first] > OTHER:
         raise InputError(
             f"{refused}; {this} answers differently at {first}, by {differences[first]:.0%}; "
-            f"{_remedy(checkpoint)}"
+            "train a module for it with afd-train"
         )
     if first is None:
         notices.append(
@@ -132,10 +132,12 @@ def notices_of_fit(checkpoint: Checkpoint, backbone: Backbone, path: Path) -> li
             f"another head ({backbone.classes} classes, not {record.classes})"
         )
     else:
+        trained = "train the module on with afd-train --init"
+        if not still_trained(checkpoint.module.config):
+            trained = "train a module for it with afd-train"
         notices.append(
             f"{trained_on}; {this} answers differently from {first} on, by "
-            f"{differences[first]:.1%} there: see with afd-eval what it brings, or "
-            f"{_remedy(checkpoint)}"
+            f"{differences[first]:.1%} there: see with afd-eval what it brings, or {trained}"
         )
     return notices
 
@@ -316,13 +318,6 @@ def _channels(output: Tensor) -> Tensor:
 
 def _rounded(answer: Tensor) -> tuple[float, ...]:
     return tuple(float(f"{value:.6g}") for value in answer.tolist())
-
-
-def _remedy(checkpoint: Checkpoint) -> str:
-    """What helps where the layers are others."""
-    if still_trained(checkpoint.module.config):
-        return "train the module on with afd-train --init"
-    return "train a module for it with afd-train"
 
 
 def _said(weights: str) -> str:
