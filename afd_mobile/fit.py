@@ -43,6 +43,8 @@ LOST = 0.9
 # How much worse an activation may answer than what it is applied to, and still be taken: chosen
 # after one of 17 was missed without it, at 2 % of noise.
 ALIKE = 1.5
+# The remedy where nothing that was learnt fits.
+TRAIN_ANEW = "train a module for it with afd-train"
 
 
 def has_imagenet_head(backbone: Backbone, checkpoint: Checkpoint | None) -> bool:
@@ -124,7 +126,7 @@ def notices_of_fit(checkpoint: Checkpoint, backbone: Backbone, path: Path) -> li
     if first == backbone.tap and differences[first] > OTHER:
         raise InputError(
             f"{refused}; {this} answers differently at {first}, by {differences[first]:.0%}; "
-            "train a module for it with afd-train"
+            f"{TRAIN_ANEW}"
         )
     if first is None:
         notices.append(
@@ -134,7 +136,7 @@ def notices_of_fit(checkpoint: Checkpoint, backbone: Backbone, path: Path) -> li
     else:
         trained = "train the module on with afd-train --init"
         if not still_trained(checkpoint.module.config):
-            trained = "train a module for it with afd-train"
+            trained = TRAIN_ANEW
         notices.append(
             f"{trained_on}; {this} answers differently from {first} on, by "
             f"{differences[first]:.1%} there: see with afd-eval what it brings, or {trained}"
@@ -218,7 +220,7 @@ def _nodes(
     except Exception as error:  # whatever the network's forward raises
         raise InputError(
             f"{trained_on} at {size} x {size} pixels, of which this classifier takes no pictures; "
-            "train a module for it with afd-train"
+            f"{TRAIN_ANEW}"
         ) from error
     if all(
         any(s.qualname == n or s.qualname.startswith(f"{n}.") for s in network.steps) for n in names
@@ -255,7 +257,7 @@ def _nodes(
             )
             raise InputError(
                 f"{trained_on}; none of this classifier's layers answers as {name} does{near}; "
-                "train a module for it with afd-train"
+                f"{TRAIN_ANEW}"
             )
         found[name], first = steps[best].qualname, best
     return found
