@@ -13,12 +13,13 @@ make check        format, lint, types, import rules
 make apk          the harness app for Android
 make arm64-check  replays an export on an emulated arm64 processor
 make accuracy     the accuracy tables, from exported files (IMAGES, CALIBRATION)
+make networks     classifiers of many families, exported plain and corrected (NETWORK_IMAGES): docs/networks.md
 make figure9      peers trained on TRAIN before MobileNetV2, and ours: recovered share against latency
 make clean        removes what these made
 endef
 export HELP
 
-.PHONY: help setup demo test test-all test-engines apk accuracy figure9 check gpu-env mediapipe-env tflite214-env arm64-check qemu-user clean
+.PHONY: help setup demo test test-all test-engines apk accuracy networks figure9 check gpu-env mediapipe-env tflite214-env arm64-check qemu-user clean
 help:
 	@echo "$$HELP"
 
@@ -133,6 +134,12 @@ exports/accuracy/%-int8.json: exports/accuracy/%/manifest.json
 	$(BIN)/afd-eval exports/accuracy/$*/*_int8.tflite --against exports/accuracy/$* --images $(IMAGES) $(jpeg) --json $@
 
 .PRECIOUS: exports/accuracy/plain-%/manifest.json exports/accuracy/afd-%/manifest.json
+
+# Goes on from what docs/networks.json holds. A few pictures suffice: weights are random.
+NETWORK_IMAGES ?= $(CALIBRATION)
+
+networks: setup
+	$(BIN)/python -m afd_export.network_table --images $(NETWORK_IMAGES) --out docs/networks.json --page docs/networks.md
 
 # The paper's Fig. 9, measured: peers as preprocessing before MobileNetV2 beside our module in it.
 TRAIN ?= $(CALIBRATION)

@@ -5,6 +5,7 @@ torch-free, so that a command line can check its arguments before it imports any
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,14 @@ from afd_mobile.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+# By name, because this file knows nothing of torch.
+_WRAPPERS = (
+    "torch._dynamo.eval_frame.OptimizedModule",
+    "torch.nn.parallel.data_parallel.DataParallel",
+    "torch.nn.parallel.distributed.DistributedDataParallel",
+)
 
 
 @dataclass(frozen=True)
@@ -49,20 +58,62 @@ class Module:
 
     network: nn.Module
 
+    @property
+    def unwrapped(self) -> nn.Module:
+        """What `torch.compile` or a parallel wrapper holds, if it is in one."""
+        network = self.network
+        while f"{type(network).__module__}.{type(network).__name__}" in _WRAPPERS:
+            (network,) = network.children()
+        return network
+
     def __str__(self) -> str:
         """Its class's name, which finds nothing again."""
-        return type(self.network).__name__
+        return type(self.unwrapped).__name__
 
 
 # A string is a torchvision or timm name, and never runs anybody's code.
 BackboneName = str | Factory | OnnxFile | Module
 
+TORCHVISION, TIMM = "torchvision/", "timm/"
+_HUBS = ("hf-hub:", "hf_hub:")  # as timm spells it
+
 
 def typed_backbone(text: str) -> BackboneName:
     """An argparse type: what a person typed after `--backbone`."""
+    for hub in _HUBS:
+        if text.startswith(hub + TIMM):
+            return text.removeprefix(hub)
+        if text.startswith(hub):
+            raise argparse.ArgumentTypeError(f"{text}: of the hub, only {hub}{TIMM}NAME is taken")
     if text.lower().endswith(".onnx"):
         return OnnxFile(Path(text))
     return Factory(text) if ":" in text else text
+
+
+def in_torchvision(name: str) -> bool:
+    """Whether torchvision has a classifier of this name, without a library before it."""
+    from torchvision import models  # slow to import, as timm is: an own factory needs neither
+
+    return name in models.list_models(module=models)
+
+
+def in_timm(name: str) -> bool:
+    """The same of timm, with or without a tag."""
+    import timm
+
+    # Its own is_model() takes any text after a dot.
+    return name in timm.list_models(include_tags=True) or name in timm.list_models()
+
+
+def spelling(name: BackboneName) -> str:
+    """The name as files have it: `timm/NAME` only where torchvision has a NAME as well."""
+    if not isinstance(name, str) or "/" not in name:
+        return str(name)
+    if name.startswith(TORCHVISION) and in_torchvision(name.removeprefix(TORCHVISION)):
+        return name.removeprefix(TORCHVISION)
+    if name.startswith(TIMM) and not in_torchvision(name.removeprefix(TIMM)):
+        return name.removeprefix(TIMM)
+    return name
 
 
 def recorded_backbone(recorded: str, typed: BackboneName | None, *, what: str) -> BackboneName:
@@ -71,7 +122,7 @@ def recorded_backbone(recorded: str, typed: BackboneName | None, *, what: str) -
     Raises:
         InputError: as `named_backbone`; or another one was typed.
     """
-    if typed is not None and str(typed) != recorded:
+    if typed is not None and spelling(typed) != recorded:
         raise InputError(f"{what} is for backbone {recorded}, not {typed}; leave out --backbone")
     return named_backbone(recorded, typed, what=what)
 

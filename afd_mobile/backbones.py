@@ -18,7 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from afd_mobile.backbone_names import BackboneName, Factory, Module, OnnxFile
+from afd_mobile.backbone_names import (
+    TIMM,
+    BackboneName,
+    Factory,
+    Module,
+    OnnxFile,
+    in_timm,
+    in_torchvision,
+    spelling,
+)
 from afd_mobile.checkpoint import CONFIGS
 from afd_mobile.classifier_record import ClassifierRecord
 from afd_mobile.corrections import AnyModule
@@ -136,8 +145,9 @@ def load_backbone(
     """A classifier by name with its weights, cut at its tap.
 
     Args:
-        name: of torchvision or timm; a Factory, whose code is run; an OnnxFile; or a Module, which
-            is copied. A name that comes from a file goes through `named_backbone` first.
+        name: of torchvision or timm, with or without `torchvision/` or `timm/` before it; a
+            Factory, whose code is run; an OnnxFile; or a Module, which is copied. A name that
+            comes from a file goes through `named_backbone` first.
         tap: a node's name or one of the backbone's own (D1 ...); default: the first in NAMED_TAPS,
             or one that `taps.RULE` chooses; or what finds it in the whole network.
         before: nodes that a chosen tap does not lie behind.
@@ -152,11 +162,11 @@ def load_backbone(
         InputError: an unknown network or tap, or weights that are missing or do not fit.
     """
     _check_normalization(mean, std)
-    if record is not None and record.name == str(name) and not isinstance(name, OnnxFile):
-        mean, std = mean or record.mean, std or record.std
-        input_size = input_size or record.input_size
     source = _source_of(name, input_size, record)
     name = source.name
+    if record is not None and record.name == name and source.onnx is None:
+        mean, std = mean or record.mean, std or record.std
+        input_size = input_size or record.input_size
     torch.default_generator.manual_seed(seed)
     model = source.build(None)
     trained, origin = weights != "random", "random"
@@ -174,6 +184,8 @@ def load_backbone(
             model = _with_classes_of(found.state, source, model, what)
             load_strictly(model, found.state, what=what)
             notices = found.notices
+    if source.doubt is not None and record is None and origin in ("random", *PUBLISHED):
+        notices = (*notices, source.doubt)
     model = _without_in_place(model.eval().requires_grad_(False))
     size = input_size or source.input_size
     if source.onnx is not None:
@@ -316,6 +328,7 @@ class _Source:
     download: Callable[[], dict[str, Tensor]] | None
     onnx: OnnxNetwork | None = None
     is_module: bool = False
+    doubt: str | None = None  # whether this network was meant
 
 
 def _source_of(
@@ -327,18 +340,25 @@ def _source_of(
         return _factory_source(name.name)
     if isinstance(name, Module):
         return _module_source(name)
-    # Both libraries are slow to import; a person's own factory may need neither.
+    return _library_source(name)
+
+
+def _library_source(typed: str) -> _Source:
+    name = spelling(typed)
+    if in_torchvision(name):
+        source = _torchvision_source(name)
+        if typed == name and in_timm(name):
+            doubt = f"{name} is torchvision's; timm has another of this name: {TIMM}{name}"
+            return replace(source, doubt=doubt)
+        return source
+    in_library = name.removeprefix(TIMM)
+    if in_timm(in_library):
+        return replace(_timm_source(in_library), name=name)
+    import timm
     from torchvision import models
 
-    if name in models.list_models(module=models):
-        return _torchvision_source(name)
-    import timm
-
-    # Its own is_model() takes any text after a dot.
-    if name in timm.list_models(include_tags=True) or name in timm.list_models():
-        return _timm_source(name)
     known = [*NAMED_TAPS, *models.list_models(module=models), *timm.list_models()]
-    raise InputError(f"unknown backbone {name!r}{nearest(name, known)}")
+    raise InputError(f"unknown backbone {typed!r}{nearest(name.rpartition('/')[2], known)}")
 
 
 def _torchvision_source(name: str) -> _Source:
@@ -405,8 +425,8 @@ def _factory_source(name: str) -> _Source:
 
 
 def _module_source(given: Module) -> _Source:
-    """Of a copy, on the CPU and in float32."""
-    name, network = str(given), given.network
+    """Of a copy, on the CPU and in float32; of what `torch.compile` or a parallel wrapper holds."""
+    name, network = str(given), given.unwrapped
     if isinstance(network, torch.jit.ScriptModule):
         raise InputError(f"{name} is TorchScript; give the nn.Module that it was made from")
     try:

@@ -28,7 +28,7 @@ from afd_mobile.held_out import RULE as HELD_OUT_RULE
 from afd_mobile.held_out import held_out_line
 from afd_mobile.labels import imagenet_labels, load_labels
 from afd_mobile.resources import DEFAULT_CHECKPOINT
-from afd_mobile.taps import LIST, PRESETS, RULE, Taps, preset_taps
+from afd_mobile.taps import LIST, PRESETS, RULE, preset_taps
 from afd_mobile.terminal import printable
 from afd_mobile.training_command import (
     add_device,
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     import torch
 
     from afd_mobile.backbones import Backbone
-    from afd_mobile.checkpoint import Checkpoint
     from afd_mobile.corrections import AnyModule
     from afd_mobile.degrade import RGB
     from afd_mobile.learning_curve import Point
@@ -78,7 +77,7 @@ def _train_parser() -> argparse.ArgumentParser:
         f"and the checkpoint remembers it.\n\n{HELD_OUT_RULE}",
     )
     add = parser.add_argument
-    add_classifier(parser, when="needed, but for --show")
+    add_classifier(parser, when="needed, but for --init and --show")
     add(
         "--taps",
         nargs="+",
@@ -90,10 +89,9 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     add(
         "--preset",
-        default="mobile",
         choices=PRESETS,
         help="mobile: corrections inside the classifier; paper: the paper's module at one tap "
-        "(default: %(default)s)",
+        f"(default: {PRESETS[0]})",
     )
     add(
         "--images",
@@ -137,11 +135,15 @@ def _train_parser() -> argparse.ArgumentParser:
     )
     add(
         "--drift-input",
-        default="dct",
         choices=["dct", "pixels", "shuffled-dct", "none"],
-        help="what FDE-Net sees; all but dct are the paper's ablations (default: %(default)s)",
+        help="what FDE-Net sees; all but dct are the paper's ablations (default: dct)",
     )
-    add("--init", metavar="FILE", help="checkpoint to start from instead of no correction")
+    add(
+        "--init",
+        metavar="FILE",
+        help="checkpoint to start from instead of no correction; it says where and how it "
+        "corrects, and --backbone may be left out, or be the same layers under another name",
+    )
     add_device(parser)
     add_workers(parser)
     add_existing(parser, "an existing checkpoint")
@@ -167,6 +169,12 @@ def _train(arguments: argparse.Namespace) -> None:
         return
     if arguments.taps == [LIST]:
         needed = ["backbone"]
+    elif arguments.init is not None:
+        needed.remove("backbone")
+        for option in ("taps", "preset", "drift_input"):
+            if getattr(arguments, option):
+                typed = option.replace("_", "-")
+                raise UsageError(f"--{typed}: --init says where and how it corrects; leave it out")
     missing = [f"--{option}" for option in needed if f"--{option}" not in given]
     if missing:
         raise UsageError(f"the following arguments are required: {', '.join(missing)}")
@@ -180,7 +188,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.crop is not None:
         check_crop(arguments.crop)
     check_writable(arguments.plot)
-    taps = preset_taps(arguments.preset, arguments.taps)
+    taps = preset_taps(arguments.preset or PRESETS[0], arguments.taps)
 
     from afd_mobile.picture_files import list_images, split
 
@@ -193,33 +201,32 @@ def _train(arguments: argparse.Namespace) -> None:
 
     from afd_mobile import distributed, learning_curve, training
     from afd_mobile.backbones import check_size, load_backbone
-    from afd_mobile.checkpoint import (
-        Checkpoint,
-        find_checkpoint,
-        load_checkpoint,
-        save_checkpoint,
-    )
+    from afd_mobile.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+    from afd_mobile.corrections import module_of
     from afd_mobile.fit import record_of
+    from afd_mobile.places import preset_config
 
     device = distributed.device_of(arguments.device)
-    asked = classifier_options(arguments)
-    init = None if arguments.init is None else find_checkpoint(arguments.init)
-    start = None if init is None else load_checkpoint(init)
-    backbone = load_backbone(
-        arguments.backbone,
-        tap=taps.node,
-        before=taps.nodes,
-        record=None if start is None else start.classifier,
-        seed=arguments.seed,
-        **asked.settings,
-    )
+    asked, init = classifier_options(arguments), None
+    if arguments.init is None:
+        backbone = load_backbone(
+            arguments.backbone,
+            tap=taps.node,
+            before=taps.nodes,
+            seed=arguments.seed,
+            **asked.settings,
+        )
+        torch.manual_seed(arguments.seed)
+        module = module_of(preset_config(backbone, taps, arguments.drift_input or "dct"))
+        module.reset_to_identity()
+    else:
+        init = find_checkpoint(arguments.init)
+        module, backbone = _start(init, asked, arguments.seed)
     _say(backbone.notices)
     if not backbone.trained:
         _say(["the classifier has random weights: there is nothing to learn from it"])
     crop = arguments.crop or backbone.input_size
     check_size(backbone, crop, "--crop")
-    torch.manual_seed(arguments.seed)
-    module = _new_module(backbone, taps, arguments.drift_input, start, f"--init {init}")
     settings = training.Settings(
         arguments.objective,
         arguments.iterations,
@@ -301,33 +308,19 @@ def _draw(curves: Mapping[str, Sequence[Point]], plot: Path) -> None:
         _say([f"no {plot}: there is no learning curve to draw"])
 
 
-def _new_module(
-    backbone: Backbone, taps: Taps, drift_input: str, start: Checkpoint | None, what: str
-) -> AnyModule:
-    from afd_mobile.corrections import module_of, still_trained
-    from afd_mobile.places import preset_config
+def _start(path: Path, asked: ClassifierOptions, seed: int) -> tuple[AnyModule, Backbone]:
+    """Of --init: the module, to be trained on, and the classifier that it fits."""
+    from afd_mobile.checkpoint import load_checkpoint
+    from afd_mobile.corrections import still_trained
+    from afd_mobile.fit import load_fitting
 
-    config = preset_config(backbone, taps, drift_input)
-    if start is None:
-        module = module_of(config)
-        module.reset_to_identity()
-        return module
-    module = start.module.requires_grad_(True)
-    if module.config != config:
-        found, asked = vars(module.config), vars(config)
-        other = [
-            "other places" if k == "places" else f"{k} {found[k]}, not {asked[k]}"
-            for k in asked
-            if k in found and found[k] != asked[k]
-        ]
-        remedy = (
-            "give the --preset, --taps and --drift-input that it was trained with, or start from "
-            "another"
-            if still_trained(module.config)
-            else "afd-train no longer has it: leave out --init"
-        )
-        raise InputError(f"{what} is another architecture: {'; '.join(other)}; {remedy}")
-    return module
+    checkpoint = load_checkpoint(path)
+    if not still_trained(checkpoint.module.config):
+        raise InputError(f"--init {path}: afd-train no longer has this architecture; leave it out")
+    if checkpoint.backbone is None:
+        raise InputError(f"--init {path} does not say for which classifier it is; leave it out")
+    checkpoint, backbone = load_fitting(checkpoint, path, asked, seed=seed)
+    return checkpoint.module.requires_grad_(True), backbone
 
 
 def _postfix(progress: Progress) -> dict[str, str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from afd_mobile.afd_module import AfdConfig
-from afd_mobile.backbone_names import named_backbone, recorded_backbone
+from afd_mobile.backbone_names import named_backbone, recorded_backbone, spelling
 from afd_mobile.backbones import (
     AUTOMATIC,
     PUBLISHED,
@@ -169,7 +169,7 @@ def load_fitting(
     what = f"checkpoint {path}"
     name = named_backbone(checkpoint.backbone, asked.backbone, what=what)
     record = checkpoint.classifier
-    if record is None and str(name) != checkpoint.backbone:
+    if record is None and spelling(name) != checkpoint.backbone:
         record = _of_bundled(checkpoint)
     options |= asked.settings | {"record": record}
     if record is None or checkpoint.tap is None or asked.weights == "random":

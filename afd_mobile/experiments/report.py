@@ -69,7 +69,7 @@ def _described(row: Row) -> str:
     return in_markdown(
         f"{s['backbone']} cut at {s['tap']}, {s['steps']} steps of {s['batch']} crops of "
         f"{s['crop']} pixels, seed {s['seed']}, {s['pictures']} pictures and {s['held_out']} held "
-        "out"
+        "out, measured at the size of the crops"
     )
 
 

@@ -70,6 +70,9 @@ def cost_of(logits: Logits, size: int) -> tuple[int, int]:
 class Run:
     """What all variants of a run share: a classifier, pictures, how they are trained.
 
+    They are measured on pictures as large as the crops, because corrections fit the size that they
+    learn at.
+
     Args:
         name: the classifier's.
         images: all pictures; the reserved ones are held out.
@@ -85,7 +88,7 @@ class Run:
         workers: int = 1,
     ) -> None:
         self.name, self.settings, self.workers = name, settings, workers
-        self.backbone = load_backbone(name)
+        self.backbone = load_backbone(name, input_size=settings.crop)
         self.training, self.held_out = split(images)
         if not self.held_out:
             raise InputError(f"{len(images)} pictures are too few: none of them is held out")
@@ -117,7 +120,7 @@ class Run:
         """
         backbone, pictures, seen = self.backbone, self.training, self._seen
         if variant.tap is not None:
-            backbone = load_backbone(self.name, tap=variant.tap)
+            backbone = load_backbone(self.name, tap=variant.tap, input_size=self.settings.crop)
         if variant.pictures is not None:
             pictures = evenly(pictures, variant.pictures)
             seen = self._validation(pictures)

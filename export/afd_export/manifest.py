@@ -25,7 +25,7 @@ from afd_mobile.cost import Cost
 from afd_mobile.litert import LiteRtModel, TensorContract, float_operations, operators
 from afd_mobile.runtime_version import minimum_runtime
 
-_PACKAGES = (
+PACKAGES = (
     "afd-mobile", "torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxsim", "onnx2tf",
     "tensorflow", "ai-edge-litert", "numpy", "pillow",
 )  # fmt: skip
@@ -98,7 +98,7 @@ def write(
             "unreadable": len(pictures.unreadable),
             "stages": [r.as_dict(pictures.verification) for r in results],
         },
-        "versions": versions_of(*_PACKAGES),
+        "versions": versions_of(*PACKAGES),
     }
     page = using_page(content, card, labelled=labels is not None)
     (folder / USING).write_text(page, encoding="utf-8")

@@ -80,7 +80,8 @@ def find_source(request: ExportRequest) -> ExportSource:
             own = _plain(backbone.name)
         if own is not None:
             trained_for = _plain(trained_for.removesuffix(".onnx"))
-            name = f"afd-{own}-{name.removeprefix(f'afd-{trained_for}-')}"
+            rest = name.removeprefix(f"afd-{trained_for}-")
+            name = "-".join(dict.fromkeys(("afd", own, rest)))  # the two may be called alike
     elif request.checkpoint == RANDOM_CHECKPOINT:
         torch.default_generator.manual_seed(request.seed)
         afd = module_of(preset_config(backbone, taps)).eval().requires_grad_(False)

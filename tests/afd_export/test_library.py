@@ -19,6 +19,7 @@ import afd_mobile
 from afd_export import recipes
 from afd_export.pipeline import ExportResult
 from afd_mobile.artifacts import Precision, read_manifest
+from afd_mobile.backbone_names import Module
 from afd_mobile.backbones import bundled_weights
 from afd_mobile.corrections import InsideModule
 from afd_mobile.errors import AfdError, AfdWarning, InputError, OutputError, UsageError
@@ -113,6 +114,16 @@ def test_without_a_module_it_answers_as_the_network_does_with_its_own_normalisat
     assert afd_mobile.correct(network, "none", input_size=64)(pictures(size=64)).shape == (2, 10)
     double = tiny(mean=HALF, std=HALF).double()  # computed in float32
     assert afd_mobile.correct(double, "none")(pictures()).dtype == torch.float32
+
+
+def test_a_network_is_taken_out_of_its_wrappers() -> None:
+    network = tiny(mean=HALF, std=HALF)
+    compiled = torch.compile(network)
+    assert isinstance(compiled, nn.Module)
+    wrapped = nn.DataParallel(compiled)
+    graph = afd_mobile.correct(wrapped, "none")
+    torch.testing.assert_close(graph(pictures()), plainly(network), rtol=0, atol=1e-3)
+    assert str(Module(wrapped)) == type(network).__name__
 
 
 def test_an_untrained_module_corrects_fused_and_can_be_exported_by_torch() -> None:

@@ -199,10 +199,12 @@ def test_a_checkpoint_is_exported_as_it_was_trained_unless_told_otherwise(
     assert notice.endswith("at mean 0.5 0.5 0.5; at mean 0.4 0.5 0.5 it may correct nothing")
 
 
+@pytest.mark.usefixtures("backbone")  # which finds tinynet
 @pytest.mark.parametrize(
     ("checkpoint", "name"),
     [
         ("mine", "afd-my 10-mine"),
+        ("my 10", "afd-my 10"),
         ("afd-tinynet.make-mobile", "afd-my 10-mobile"),
         ("random", "my 10-mobile-untrained"),
         ("none", "my 10-plain"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from afd_mobile import cli
-from afd_mobile.backbone_names import Factory, recorded_backbone, typed_backbone
+from afd_mobile.backbone_names import Factory, recorded_backbone, spelling, typed_backbone
 from afd_mobile.backbones import load_backbone
 from afd_mobile.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.classifier_options import ClassifierOptions
@@ -67,6 +68,43 @@ def test_another_name_than_the_typed_one_is_refused(recorded: str, typed: str) -
 def test_the_option_to_type_is_quoted_for_the_shell() -> None:
     with pytest.raises(InputError, match=r"add --backbone 'a:b; rm -rf x'$"):
         recorded_backbone("a:b; rm -rf x", None, what="x")
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("torchvision/mobilenet_v2", "mobilenet_v2"), ("torchvision/resnet18", "resnet18"),
+        ("timm/lcnet_050", "lcnet_050"), ("hf-hub:timm/lcnet_050.ra2_in1k", "lcnet_050.ra2_in1k"),
+        ("timm/resnet18", "timm/resnet18"), ("hf_hub:timm/resnet18", "timm/resnet18"),
+        ("resnet18", "resnet18"), ("x/resnet18", "x/resnet18"),
+    ],
+)  # fmt: skip
+def test_a_library_stays_before_a_name_only_where_both_have_it(typed: str, name: str) -> None:
+    assert spelling(typed_backbone(typed)) == name
+
+
+def test_timms_network_is_not_torchvisions_of_the_same_name() -> None:
+    own = load_backbone("timm/resnet18", weights="random")
+    assert own.name == "timm/resnet18" and not own.notices
+    assert any(type(m).__module__.startswith("timm") for m in own.tail.modules())
+    other = load_backbone("resnet18", weights="random")
+    assert other.notices == (
+        "resnet18 is torchvision's; timm has another of this name: timm/resnet18",
+    )
+    assert not load_backbone("torchvision/resnet18", weights="random").notices
+    recorded = recorded_backbone("resnet18", "torchvision/resnet18", what="x")
+    assert load_backbone(recorded, weights="random").name == other.name
+
+
+@pytest.mark.parametrize("typed", ["timm/squeezenet1_1", "torchvision/lcnet_050", "x/resnet18"])
+def test_a_library_without_the_name_is_refused(typed: str) -> None:
+    with pytest.raises(InputError, match=f"^unknown backbone '{typed}'; nearest: "):
+        load_backbone(typed)
+
+
+def test_of_the_hub_only_timms_networks_are_taken() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="only hf-hub:timm/NAME is taken"):
+        typed_backbone("hf-hub:org/model")
 
 
 @pytest.mark.parametrize(

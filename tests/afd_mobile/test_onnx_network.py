@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from afd_mobile.backbone_names import OnnxFile, named_backbone, typed_backbone
 from afd_mobile.backbones import IMAGENET_MEAN, IMAGENET_STD, load_backbone
-from afd_mobile.checkpoint import Checkpoint
+from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from afd_mobile.classifier_options import ClassifierOptions
 from afd_mobile.corrections import InsideModule
 from afd_mobile.errors import InputError, UsageError
@@ -24,6 +24,7 @@ from afd_mobile.fit import load_fitting, notices_of_fit, record_of
 from afd_mobile.onnx_network import example_pictures
 from afd_mobile.predictors import open_predictor
 from afd_mobile.tap_list import tap_list
+from tests.afd_mobile.conftest import AfdTrain
 from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.test_fit import weights_file
 from tests.afd_mobile.tiny_classifier import FACTORY, NAME, TAP, make, make_module
@@ -203,6 +204,26 @@ def test_a_module_finds_its_layers_whatever_their_names(
         record = record_of(backbone, fitted.module)
         again = Checkpoint(fitted.module, typed, tap, {}, record)
         assert load_fitting(again, FILE, ClassifierOptions(FACTORY))[0].tap == "act"
+
+
+def test_a_training_starts_from_a_module_of_other_names(
+    tiny: Path, tmp_path: Path, photos: Path, afd_train: AfdTrain
+) -> None:
+    """And takes the classifier that the checkpoint names, where none is typed."""
+    own = load_backbone(FACTORY, tap=TAP)
+    module = inside_module(own, *PLACES)
+    first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
+    save_checkpoint(first, Checkpoint(module, NAME, TAP, {}, record_of(own, module)))
+    text = "--iterations 1 --batch 2 --workers 1 --device cpu"
+    options = (*text.split(), "--images", photos, "--out", out, "--init", first)
+    refused = afd_train(*options)
+    assert refused.code == 3 and f"names code to run, {NAME}, as its classifier" in refused.err
+    done = afd_train(*options, "--backbone", tiny)
+    assert done.code == 0, done.err
+    found = load_checkpoint(out)
+    assert (found.backbone, found.tap) == (tiny.name, "act_Relu")
+    assert isinstance(found.module, InsideModule)
+    assert [p.node for p in found.module.config.places] == ["conv_Conv", "act2_Relu"]
 
 
 def test_other_layers_are_refused_and_said(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from timm.optim import muon as timm_muon
 from torch import Tensor, nn
 
 from afd_mobile import checkpoint, cli, places, training
-from afd_mobile.afd_module import AfdConfig
 from afd_mobile.artifacts import sha256
 from afd_mobile.backbones import Backbone, load_backbone
 from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -550,7 +549,8 @@ def test_muon_orthogonalises_in_what_the_processor_computes_with(
 
 
 # The cheapest: a processor without bfloat16 takes three times as long for distill.
-PAPER = ("--preset", "paper", "--objective", "feature-mse")
+FEATURES = ("--objective", "feature-mse")
+PAPER = ("--preset", "paper", *FEATURES)
 
 
 def options(images: Path, out: Path) -> list[object]:
@@ -606,7 +606,7 @@ def test_a_training_that_ends_below_no_correction_says_so_in_its_last_line(
                 parameter.normal_(std=10)
     save_checkpoint(first, Checkpoint(module, NAME, TAP, {}))
     plot = tmp_path / "curve.png"
-    asked = (*options(images, out), *ONE_ADAM_STEP, "--init", first, "--plot", plot)
+    asked = (*options(images, out), *ADAM_STEP_FROM, first, "--plot", plot)
     done = afd_train(*asked)
     assert done.code == 0, done.err
     *_, drawn, last = done.out.splitlines()
@@ -719,6 +719,7 @@ def test_an_ablation_is_trained_and_its_checkpoint_says_so(
 
 # Adam's first step is its learning rate, 1e-4, a fifth of it at the end of a training.
 ONE_ADAM_STEP = (*PAPER, "--iterations", 1)
+ADAM_STEP_FROM = (*FEATURES, "--iterations", 1, "--init")
 
 
 def test_training_starts_from_no_correction(
@@ -738,7 +739,7 @@ def test_training_starts_from_another_checkpoint(
     module = module_of(new_module(tiny_blocks).config)  # random, not the identity
     first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
     save_checkpoint(first, Checkpoint(module, NAME, TAP, {}))
-    done = afd_train(*options(photos, out), *ONE_ADAM_STEP, "--init", first)
+    done = afd_train(*options(photos, out), *ADAM_STEP_FROM, first)
     assert done.code == 0, done.err
     result = load_checkpoint(out)
     assert result.training["init"] == "first"
@@ -756,9 +757,9 @@ def test_the_classifier_is_fed_as_was_typed_and_so_again(
     """Also a training that goes on from the checkpoint: nothing is typed again."""
     first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
     half = ("--mean", 0.5, 0.5, 0.5, "--std", 0.4, 0.4, 0.4, "--input-size", 2 * SIZE)
-    for path, typed in ((first, half), (out, ("--init", first))):
+    for path, typed in ((first, (*ONE_ADAM_STEP, *half)), (out, (*ADAM_STEP_FROM, first))):
         *others, _, _ = options(photos, path)  # all but --input-size
-        done = afd_train(*others, *ONE_ADAM_STEP, *typed)
+        done = afd_train(*others, *typed)
         assert done.code == 0, done.err
         record = load_checkpoint(path).classifier
         assert record is not None and record.input_size == 2 * SIZE
@@ -833,50 +834,31 @@ def test_what_cannot_be_written_is_known_before_the_training(
     assert message in done.err
 
 
-OLDER = single_tap_config("mobile", channels=32, stride=8, activation="identity")
-
-
-@pytest.mark.parametrize(
-    ("config", "other"),
-    [
-        (
-            None,
-            "fde_widths (128, 64, 32), not (64, 48, 32); architecture paper, not inside; give the "
-            "--preset, --taps and --drift-input that it was trained with, or start from another",
-        ),
-        (
-            OLDER,
-            "fde_widths (64, 64, 96), not (64, 48, 32); architecture mobile, not inside; afd-train "
-            "no longer has it: leave out --init",
-        ),
-    ],
-)
-def test_a_start_of_another_architecture_is_refused(
-    config: AfdConfig | None,
-    other: str,
-    tmp_path: Path,
-    photos: Path,
-    tiny_blocks: Backbone,
-    afd_train: AfdTrain,
+def test_a_start_that_is_no_longer_made_is_refused(
+    tmp_path: Path, photos: Path, afd_train: AfdTrain
 ) -> None:
     first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
-    module = module_of(config or new_module(tiny_blocks).config)
-    save_checkpoint(first, Checkpoint(module, NAME, TAP, {}))
+    config = single_tap_config("mobile", channels=32, stride=8, activation="identity")
+    save_checkpoint(first, Checkpoint(module_of(config), NAME, TAP, {}))
     done = afd_train(*options(photos, out), "--init", first)
     assert done.code == 3
-    assert done.err == f"afd-train: error: --init {first} is another architecture: {other}\n"
+    assert done.err == (
+        f"afd-train: error: --init {first}: afd-train no longer has this architecture; leave it "
+        "out\n"
+    )
     assert list(tmp_path.iterdir()) == [first]
 
 
-def test_a_start_with_other_places_is_refused(
-    tmp_path: Path, photos: Path, tiny_blocks: Backbone, afd_train: AfdTrain
+@pytest.mark.parametrize("typed", ["--taps auto", "--preset mobile", "--drift-input dct"])
+def test_a_start_says_where_and_how_it_corrects(
+    typed: str, tmp_path: Path, photos: Path, afd_train: AfdTrain
 ) -> None:
-    first, out = tmp_path / "first.safetensors", tmp_path / "out.safetensors"
-    module = InsideModule(places.inside_preset(tiny_blocks, [PLACE]))
-    save_checkpoint(first, Checkpoint(module, NAME, TAP, {}))
-    done = afd_train(*options(photos, out), "--init", first, "--taps", "residual:features.3")
-    assert done.code == 3
-    assert " is another architecture: other places; give the --preset, " in done.err
+    option = typed.partition(" ")[0]
+    done = afd_train(*options(photos, tmp_path / "out.safetensors"), "--init", "x", *typed.split())
+    assert done.code == 2
+    assert done.err.endswith(
+        f"error: {option}: --init says where and how it corrects; leave it out\n"
+    )
 
 
 def test_a_missing_start_is_refused(tmp_path: Path, photos: Path, afd_train: AfdTrain) -> None:

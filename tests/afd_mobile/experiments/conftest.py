@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from afd_mobile import places
-from afd_mobile.backbones import Backbone, load_backbone
-from afd_mobile.experiments import results
+from afd_mobile.backbones import Backbone
 from afd_mobile.experiments.results import Run
 from afd_mobile.experiments.variant import Setup
 from afd_mobile.picture_files import list_images
 from afd_mobile.training import Settings
 from tests.afd_mobile.tiny_blocks import FACTORY, SIZE, write_pictures
 
-SETTINGS = Settings("distill", iterations=2, batch=2, crop=32, seed=0)
+SETTINGS = Settings("distill", iterations=2, batch=2, crop=SIZE, seed=0)
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +26,6 @@ def _costly_residuals(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _small_pictures() -> Iterator[None]:
-    """A factory's classifier takes 224 pixels, which would be most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "load_backbone", partial(load_backbone, input_size=SIZE))
-        yield
 
 
 @pytest.fixture(scope="module")
