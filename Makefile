@@ -152,10 +152,10 @@ figure9: setup $(FIGURE9:%=exports/accuracy/%-jpeg.json)
 
 exports/peers/%.safetensors:
 	mkdir -p $(@D)
-	$(BIN)/python -m afd_export.train_peer $* --images $(TRAIN) --out $@ $(if $(wildcard $(@:.safetensors=.state)),--resume)
+	$(BIN)/python -m afd_export.peers.train $* --images $(TRAIN) --out $@ $(if $(wildcard $(@:.safetensors=.state)),--resume)
 
 exports/accuracy/restored-%/manifest.json: exports/peers/%.safetensors
-	$(BIN)/afd-export --checkpoint none --backbone afd_export.restored:$* --backbone-weights $< --mean 0 0 0 --std 1 1 1 \
+	$(BIN)/afd-export --checkpoint none --backbone afd_export.peers.restored:$* --backbone-weights $< --mean 0 0 0 --std 1 1 1 \
 	  --fuse --precision float32 --out $(@D) --force
 
 exports/accuracy/restored-%-jpeg.json: exports/accuracy/restored-%/manifest.json exports/accuracy/plain-mobilenet_v2/manifest.json

@@ -7,12 +7,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from afd_mobile.errors import AfdError, AfdWarning
+from afd_mobile.common.errors import AfdError, AfdWarning
 
 if TYPE_CHECKING:
     from afd_export.library import correct, export
-    from afd_mobile.checkpoint import load
-    from afd_mobile.fusion import fuse
+    from afd_mobile.checkpoints.checkpoint import load
+    from afd_mobile.network.fusion import fuse
 
 __all__ = ["AfdError", "AfdWarning", "correct", "export", "fuse", "load"]
 __version__ = "0.1.0"
@@ -20,8 +20,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "correct": "afd_export.library",
     "export": "afd_export.library",
-    "fuse": "afd_mobile.fusion",
-    "load": "afd_mobile.checkpoint",
+    "fuse": "afd_mobile.network.fusion",
+    "load": "afd_mobile.checkpoints.checkpoint",
 }
 
 if not TYPE_CHECKING:  # type checkers would take every name for one of these

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afd_mobile.artifacts import sha256, to_json
-from afd_mobile.backbone_names import named_backbone
-from afd_mobile.classifier_options import ClassifierOptions, add_classifier, classifier_options
-from afd_mobile.command import (
+from afd_mobile.checkpoints.held_out import RULE as HELD_OUT_RULE
+from afd_mobile.checkpoints.held_out import held_out_line
+from afd_mobile.classifiers.names import named_backbone
+from afd_mobile.classifiers.options import ClassifierOptions, add_classifier, classifier_options
+from afd_mobile.common.artifacts import sha256, to_json
+from afd_mobile.common.command import (
     Parser,
     check_interrupted,
     deferred_interruption,
@@ -20,17 +22,15 @@ from afd_mobile.command import (
     run_command,
     seed,
 )
-from afd_mobile.conditions import CLEAN, SUITES, Compress, Suite, repeated, single
-from afd_mobile.degrade import QUALITIES, Codec
-from afd_mobile.errors import InputError, UsageError
-from afd_mobile.files import check_writable, make_folder, write_whole
-from afd_mobile.held_out import RULE as HELD_OUT_RULE
-from afd_mobile.held_out import held_out_line
-from afd_mobile.labels import imagenet_labels, load_labels
-from afd_mobile.resources import DEFAULT_CHECKPOINT
-from afd_mobile.taps import LIST, PRESETS, RULE, preset_taps
-from afd_mobile.terminal import printable
-from afd_mobile.training_command import (
+from afd_mobile.common.errors import InputError, UsageError
+from afd_mobile.common.files import check_writable, make_folder, write_whole
+from afd_mobile.common.labels import imagenet_labels, load_labels
+from afd_mobile.common.resources import DEFAULT_CHECKPOINT
+from afd_mobile.common.terminal import printable
+from afd_mobile.evaluation.conditions import CLEAN, SUITES, Compress, Suite, repeated, single
+from afd_mobile.network.taps import LIST, PRESETS, RULE, preset_taps
+from afd_mobile.pictures.degrade import QUALITIES, Codec
+from afd_mobile.training.command import (
     add_device,
     add_existing,
     add_workers,
@@ -51,12 +51,12 @@ _DISTILLED = (
 if TYPE_CHECKING:
     import torch
 
-    from afd_mobile.backbones import Backbone
-    from afd_mobile.corrections import AnyModule
-    from afd_mobile.degrade import RGB
-    from afd_mobile.learning_curve import Point
-    from afd_mobile.predictors import Predictor
-    from afd_mobile.training import Progress
+    from afd_mobile.checkpoints.learning_curve import Point
+    from afd_mobile.classifiers.backbones import Backbone
+    from afd_mobile.evaluation.predictors import Predictor
+    from afd_mobile.network.corrections import AnyModule
+    from afd_mobile.pictures.degrade import RGB
+    from afd_mobile.training.loop import Progress
 
 
 def train_main() -> None:
@@ -179,7 +179,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if missing:
         raise UsageError(f"the following arguments are required: {', '.join(missing)}")
     if arguments.taps == [LIST]:
-        from afd_mobile.tap_list import tap_list
+        from afd_mobile.classifiers.tap_list import tap_list
 
         print("\n".join(map(printable, tap_list(arguments.backbone, arguments.input_size))))
         return
@@ -190,7 +190,7 @@ def _train(arguments: argparse.Namespace) -> None:
     check_writable(arguments.plot)
     taps = preset_taps(arguments.preset or PRESETS[0], arguments.taps)
 
-    from afd_mobile.picture_files import list_images, split
+    from afd_mobile.pictures.picture_files import list_images, split
 
     images = list_images(arguments.images)
     held_out = split(images)[1]
@@ -199,12 +199,14 @@ def _train(arguments: argparse.Namespace) -> None:
 
     import torch
 
-    from afd_mobile import distributed, learning_curve, training
-    from afd_mobile.backbones import check_size, load_backbone
-    from afd_mobile.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
-    from afd_mobile.corrections import module_of
-    from afd_mobile.fit import record_of
-    from afd_mobile.places import preset_config
+    from afd_mobile.checkpoints import learning_curve
+    from afd_mobile.checkpoints.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+    from afd_mobile.checkpoints.fit import record_of
+    from afd_mobile.classifiers.backbones import check_size, load_backbone
+    from afd_mobile.classifiers.places import preset_config
+    from afd_mobile.network.corrections import module_of
+    from afd_mobile.training import distributed
+    from afd_mobile.training import loop as training
 
     device = distributed.device_of(arguments.device)
     asked, init = classifier_options(arguments), None
@@ -285,8 +287,8 @@ def _train(arguments: argparse.Namespace) -> None:
 def _show(names: list[str], plot: Path | None) -> None:
     check_writable(plot)
 
-    from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
-    from afd_mobile.training_record import curve_of, record_lines
+    from afd_mobile.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+    from afd_mobile.checkpoints.training_record import curve_of, record_lines
 
     checkpoints = {name: load_checkpoint(find_checkpoint(name)) for name in names}
     curves = {name: curve_of(checkpoint, name) for name, checkpoint in checkpoints.items()}
@@ -299,7 +301,7 @@ def _show(names: list[str], plot: Path | None) -> None:
 
 def _draw(curves: Mapping[str, Sequence[Point]], plot: Path) -> None:
     """Of those that have one."""
-    from afd_mobile import learning_curve
+    from afd_mobile.checkpoints import learning_curve
 
     drawn = {printable(name): curve for name, curve in curves.items() if curve}
     if drawn:
@@ -310,9 +312,9 @@ def _draw(curves: Mapping[str, Sequence[Point]], plot: Path) -> None:
 
 def _start(path: Path, asked: ClassifierOptions, seed: int) -> tuple[AnyModule, Backbone]:
     """Of --init: the module, to be trained on, and the classifier that it fits."""
-    from afd_mobile.checkpoint import load_checkpoint
-    from afd_mobile.corrections import still_trained
-    from afd_mobile.fit import load_fitting
+    from afd_mobile.checkpoints.checkpoint import load_checkpoint
+    from afd_mobile.checkpoints.fit import load_fitting
+    from afd_mobile.network.corrections import still_trained
 
     checkpoint = load_checkpoint(path)
     if not still_trained(checkpoint.module.config):
@@ -324,7 +326,7 @@ def _start(path: Path, asked: ClassifierOptions, seed: int) -> tuple[AnyModule, 
 
 
 def _postfix(progress: Progress) -> dict[str, str]:
-    from afd_mobile.learning_curve import mean_removed
+    from afd_mobile.checkpoints.learning_curve import mean_removed
 
     shown = {"loss": f"{progress.smooth_loss:.4f}"}
     if progress.curve:
@@ -475,8 +477,11 @@ def _eval(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from afd_mobile import accuracy, accuracy_report, distributed, evaluation
-    from afd_mobile.predictors import open_predictor, recovers
+    from afd_mobile.evaluation import accuracy
+    from afd_mobile.evaluation import outcomes as evaluation
+    from afd_mobile.evaluation import report as accuracy_report
+    from afd_mobile.evaluation.predictors import open_predictor, recovers
+    from afd_mobile.training import distributed
 
     names, source = _class_names(arguments)
     pictures = evaluation.labelled_pictures(
@@ -550,7 +555,7 @@ def _say_left_out(unreadable: list[str]) -> None:
 
 def _class_names(arguments: argparse.Namespace) -> tuple[list[str], str]:
     """Names of the classes in the order of the logits, and where they come from."""
-    from afd_mobile.predictors import exported_labels
+    from afd_mobile.evaluation.predictors import exported_labels
 
     if arguments.labels is not None:
         return load_labels(arguments.labels), f"--labels {arguments.labels}"
@@ -562,7 +567,7 @@ def _reference(
     model: Predictor, against: str | None, device: torch.device, asked: ClassifierOptions
 ) -> tuple[Predictor, list[str]]:
     """What the model is compared with: itself, and why, where that is not at hand."""
-    from afd_mobile.predictors import NotAtHandError, open_predictor, plain_predictor
+    from afd_mobile.evaluation.predictors import NotAtHandError, open_predictor, plain_predictor
 
     if against is not None and against != "direct":
         return open_predictor(against, device, asked), []
@@ -591,7 +596,7 @@ def _table(arguments: argparse.Namespace) -> None:
     _check_plot(arguments.plot)
     check_writable(arguments.out, arguments.plot)
 
-    from afd_mobile import accuracy_report
+    from afd_mobile.evaluation import report as accuracy_report
 
     reports = [accuracy_report.read_report(path) for path in arguments.results]
     _write(arguments.out, accuracy_report.markdown_table(reports).encode())
@@ -640,13 +645,14 @@ def _drift(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from afd_mobile import drift, places
-    from afd_mobile.afd_module import AfdModule
-    from afd_mobile.backbones import load_backbone
-    from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
-    from afd_mobile.corrections import InsideModule
-    from afd_mobile.fit import load_fitting, notices_of_fit
-    from afd_mobile.picture_files import evenly, list_images, read_image
+    from afd_mobile.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+    from afd_mobile.checkpoints.fit import load_fitting, notices_of_fit
+    from afd_mobile.classifiers import places
+    from afd_mobile.classifiers.backbones import load_backbone
+    from afd_mobile.evaluation import drift
+    from afd_mobile.network.afd_module import AfdModule
+    from afd_mobile.network.corrections import InsideModule
+    from afd_mobile.pictures.picture_files import evenly, list_images, read_image
 
     images = evenly(list_images(arguments.images), arguments.limit)
     path = find_checkpoint(arguments.checkpoint)

@@ -17,7 +17,7 @@ import ai_edge_litert
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from afd_mobile.litert import Replaced, replaced_operations
+from afd_mobile.tflite.litert import Replaced, replaced_operations
 from tests.commands import python_of
 
 GPU_DRIVER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")

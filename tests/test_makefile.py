@@ -24,8 +24,10 @@ def test_figure9_trains_exports_evaluates_and_times_the_peers_beside_ours() -> N
     for peer in ("arcnn", "dncnn"):
         folder = f"exports/accuracy/restored-{peer}"
         order = [
-            steps.index(f"afd_export.train_peer {peer} "),
-            steps.index(f"afd_export.restored:{peer} --backbone-weights exports/peers/{peer}."),
+            steps.index(f"afd_export.peers.train {peer} "),
+            steps.index(
+                f"afd_export.peers.restored:{peer} --backbone-weights exports/peers/{peer}."
+            ),
             steps.index(f"afd-eval {folder} --against exports/accuracy/plain-mobilenet_v2 "),
             steps.index("afd-bench run "),
             steps.index("afd-bench report benchmarks/figure9 "),

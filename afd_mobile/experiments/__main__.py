@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from afd_mobile.backbone_names import typed_backbone
-from afd_mobile.command import Parser, positive, run_command, seed
-from afd_mobile.errors import InputError
-from afd_mobile.files import check_writable, make_folder, write_whole
-from afd_mobile.terminal import printable
-from afd_mobile.training_command import add_workers, check_crop
+from afd_mobile.classifiers.names import typed_backbone
+from afd_mobile.common.command import Parser, positive, run_command, seed
+from afd_mobile.common.errors import InputError
+from afd_mobile.common.files import check_writable, make_folder, write_whole
+from afd_mobile.common.terminal import printable
+from afd_mobile.training.command import add_workers, check_crop
 
 PROGRAM = "python -m afd_mobile.experiments"
 PAGE = Path("docs/experiments.md")
@@ -70,8 +70,8 @@ def _run(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from afd_mobile.experiments import report, results
-    from afd_mobile.picture_files import list_images
-    from afd_mobile.training import Settings
+    from afd_mobile.pictures.picture_files import list_images
+    from afd_mobile.training.loop import Settings
 
     check_writable(out / results.RESULTS)
     settings = Settings("distill", arguments.steps, arguments.batch, arguments.crop, arguments.seed)

@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from afd_mobile.backbones import Backbone, Normalize, classifier
-from afd_mobile.corrections import Guide, InsideModule
-from afd_mobile.datasets import nchw, spread_crops
-from afd_mobile.dct import DctFrontEnd, coefficient_scale
-from afd_mobile.degrade import QUALITIES, jpeg
+from afd_mobile.classifiers.backbones import Backbone, Normalize, classifier
+from afd_mobile.classifiers.places import Network, blank_features, inside_preset
 from afd_mobile.experiments.variant import Setup
-from afd_mobile.fusion import fuse
-from afd_mobile.objectives import InsideDistill, observed
-from afd_mobile.places import Network, blank_features, inside_preset
-from afd_mobile.taps import AUTO
-from afd_mobile.training import CPU, RECIPES, sharpen_gate
-from afd_mobile.validation import MAX_PICTURES, Logits
+from afd_mobile.network.corrections import Guide, InsideModule
+from afd_mobile.network.dct import DctFrontEnd, coefficient_scale
+from afd_mobile.network.fusion import fuse
+from afd_mobile.network.taps import AUTO
+from afd_mobile.pictures.datasets import nchw, spread_crops
+from afd_mobile.pictures.degrade import QUALITIES, jpeg
+from afd_mobile.training.loop import CPU, RECIPES, sharpen_gate
+from afd_mobile.training.objectives import InsideDistill, observed
+from afd_mobile.training.validation import MAX_PICTURES, Logits
 
 FromPictures = Callable[[NDArray[np.uint8]], Tensor]
 

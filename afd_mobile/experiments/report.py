@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from afd_mobile.degrade import QUALITIES
+from afd_mobile.common.terminal import aligned, in_markdown, printable
 from afd_mobile.experiments.results import Row
 from afd_mobile.experiments.tables import TABLES
-from afd_mobile.terminal import aligned, in_markdown, printable
+from afd_mobile.pictures.degrade import QUALITIES
 
 _SHOWN = [str(quality) for quality in QUALITIES if quality != 18]
 _COLUMNS = [

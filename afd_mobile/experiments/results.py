@@ -14,16 +14,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from afd_mobile.backbone_names import BackboneName
-from afd_mobile.backbones import classifier, load_backbone
-from afd_mobile.datasets import spread_crops
-from afd_mobile.errors import InputError, reason_of
+from afd_mobile.classifiers.backbones import classifier, load_backbone
+from afd_mobile.classifiers.names import BackboneName
+from afd_mobile.common.errors import InputError, reason_of
+from afd_mobile.common.files import write_whole
 from afd_mobile.experiments.tables import TABLES
 from afd_mobile.experiments.variant import Setup, Variant
-from afd_mobile.files import write_whole
-from afd_mobile.picture_files import evenly, split
-from afd_mobile.training import CPU, Settings
-from afd_mobile.validation import MAX_PICTURES, Logits, Validation
+from afd_mobile.pictures.datasets import spread_crops
+from afd_mobile.pictures.picture_files import evenly, split
+from afd_mobile.training.loop import CPU, Settings
+from afd_mobile.training.validation import MAX_PICTURES, Logits, Validation
 
 RESULTS = "results.jsonl"
 

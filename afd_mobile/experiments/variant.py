@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import nn
 
-from afd_mobile.backbones import Backbone
-from afd_mobile.training import CPU, RECIPES, Learner, Recipe, Settings, crop_batches
-from afd_mobile.validation import Logits
+from afd_mobile.classifiers.backbones import Backbone
+from afd_mobile.training.loop import CPU, RECIPES, Learner, Recipe, Settings, crop_batches
+from afd_mobile.training.validation import Logits
 
 
 @dataclass(frozen=True)

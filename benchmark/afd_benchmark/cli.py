@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, TextIO
 import msgspec
 
 from afd_mobile import __version__
-from afd_mobile.command import Parser, positive, run_command
-from afd_mobile.errors import DeviceError, InputError, MeasurementError, UsageError
-from afd_mobile.terminal import printable
+from afd_mobile.common.command import Parser, positive, run_command
+from afd_mobile.common.errors import DeviceError, InputError, MeasurementError, UsageError
+from afd_mobile.common.terminal import printable
 
 if TYPE_CHECKING:
-    from afd_benchmark.adb import Connected
+    from afd_benchmark.phone.adb import Connected
     from afd_benchmark.plan import PlannedCase
     from afd_benchmark.results import Case, Device
     from afd_benchmark.run import Outcome
@@ -297,9 +297,9 @@ def _replay(arguments: argparse.Namespace) -> None:
 
 def _conclude(outcome: Outcome, out: Path) -> None:
     """Writes the report, and ends with an error where a figure is missing."""
-    from afd_benchmark.report import render_html
+    from afd_benchmark.report.page import render_html
     from afd_benchmark.results import RESULTS, Verdict
-    from afd_mobile.files import write_whole
+    from afd_mobile.common.files import write_whole
 
     write_whole(out / "report.html", render_html([outcome.results]))
     for name in (RESULTS, "report.html"):
@@ -320,7 +320,7 @@ def _chosen(wanted: Sequence[str], servers: Sequence[str]) -> tuple[bool, tuple[
     serials = [name for name in dict.fromkeys(wanted) if name != HOST]
     if not serials:
         return True, ()
-    from afd_benchmark.adb import connected, local_server, parse_server
+    from afd_benchmark.phone.adb import connected, local_server, parse_server
 
     found = connected([parse_server(text) for text in servers] or [local_server()])
     if ALL in serials:
@@ -339,10 +339,10 @@ def _chosen(wanted: Sequence[str], servers: Sequence[str]) -> tuple[bool, tuple[
 
 def _write_table7(peers: Mapping[str, Target], outcome: Outcome, out: Path) -> None:
     """Table VII and its figures, of the first device and backend."""
-    from afd_benchmark import table7
     from afd_benchmark.file_cost import cost_of_file
-    from afd_benchmark.peers import CLASSIFIER
-    from afd_mobile.files import write_whole
+    from afd_benchmark.paper import table7
+    from afd_benchmark.paper.networks import CLASSIFIER
+    from afd_mobile.common.files import write_whole
 
     by_hash = {case.sha256: case for case in reversed(outcome.results.cases)}
     cases = {name: by_hash[t.sha256] for name, t in peers.items() if t.sha256 in by_hash}
@@ -364,7 +364,7 @@ def _targets(
     Raises:
         InputError: none can.
     """
-    from afd_benchmark.peers import PEERS, peer_folder
+    from afd_benchmark.paper.networks import PEERS, peer_folder
     from afd_benchmark.targets import read_target, target_files
 
     found: dict[str, Target] = {}
@@ -418,7 +418,7 @@ class _Printer:
         self._terminal = sys.stderr.isatty()
 
     def planned(self, devices: Sequence[Device], cases: Sequence[PlannedCase]) -> None:
-        from afd_benchmark.lines import describe
+        from afd_benchmark.report.terminal_lines import describe
 
         for device in devices:
             print(f"{printable(device.name)}: {describe(device)}")
@@ -444,12 +444,12 @@ class _Printer:
 
     def kept(self, case: Case) -> None:
         """Measured by the run that this one resumes."""
-        from afd_benchmark.lines import case_line, reason_lines
+        from afd_benchmark.report.terminal_lines import case_line, reason_lines
 
         self._lines(sys.stdout, f"{case_line(case)}  kept", *reason_lines(case))
 
     def finished(self, case: Case) -> None:
-        from afd_benchmark.lines import case_line, reason_lines
+        from afd_benchmark.report.terminal_lines import case_line, reason_lines
 
         self._lines(sys.stdout, case_line(case), *reason_lines(case))
 
@@ -465,9 +465,9 @@ class _Printer:
 
 
 def _devices(arguments: argparse.Namespace) -> None:
-    from afd_benchmark.adb import AdbPhone, connected, local_server, parse_server
-    from afd_benchmark.lines import describe, describe_condition
-    from afd_benchmark.phone_facts import read_condition, read_device
+    from afd_benchmark.phone.adb import AdbPhone, connected, local_server, parse_server
+    from afd_benchmark.phone.facts import read_condition, read_device
+    from afd_benchmark.report.terminal_lines import describe, describe_condition
 
     servers = [parse_server(text) for text in arguments.adb_server] or [local_server()]
     found = connected(servers)
@@ -484,9 +484,9 @@ def _devices(arguments: argparse.Namespace) -> None:
 
 
 def _cost(arguments: argparse.Namespace) -> None:
-    from afd_benchmark import table7
-    from afd_benchmark.cost_table import cost_json, cost_table
     from afd_benchmark.file_cost import cost_of_file
+    from afd_benchmark.paper import table7
+    from afd_benchmark.report.cost_table import cost_json, cost_table
 
     targets, peers, broken = _targets(arguments.targets)
     repeated = len({t.file for t in targets}) < len(targets)
@@ -503,8 +503,8 @@ def _cost(arguments: argparse.Namespace) -> None:
 
 
 def _parse(arguments: argparse.Namespace) -> None:
-    from afd_benchmark.native_lines import LogError
-    from afd_benchmark.native_log import parse_logs
+    from afd_benchmark.benchmark_model.lines import LogError
+    from afd_benchmark.benchmark_model.log import parse_logs
 
     runs = []
     failed = []
@@ -531,7 +531,7 @@ def _parse(arguments: argparse.Namespace) -> None:
 
 
 def _read_log(path: Path) -> str:
-    from afd_benchmark.native_lines import decode_log
+    from afd_benchmark.benchmark_model.lines import decode_log
 
     try:
         content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
@@ -541,13 +541,13 @@ def _read_log(path: Path) -> str:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from afd_benchmark.recovered_chart import recovered_chart
-    from afd_benchmark.report import render_html
-    from afd_benchmark.report_accuracy import read_accuracy
-    from afd_benchmark.report_csv import render_csv
-    from afd_benchmark.report_markdown import render_markdown
+    from afd_benchmark.report.accuracy import read_accuracy
+    from afd_benchmark.report.as_csv import render_csv
+    from afd_benchmark.report.as_markdown import render_markdown
+    from afd_benchmark.report.page import render_html
+    from afd_benchmark.report.recovered_chart import recovered_chart
     from afd_benchmark.results import read_results
-    from afd_mobile.files import check_writable, write_whole
+    from afd_mobile.common.files import check_writable, write_whole
 
     check_writable(arguments.out)
     results = [read_results(path) for path in arguments.results]

@@ -27,8 +27,8 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from afd_mobile.errors import InputError
-from afd_mobile.litert import operator_name
+from afd_mobile.common.errors import InputError
+from afd_mobile.tflite.litert import operator_name
 
 _TYPES = {v: k for k, v in vars(schema.TensorType).items() if isinstance(v, int)}
 _BITS = {

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 from afd_benchmark import latency_stats
+from afd_benchmark.number_format import duration
 from afd_benchmark.plan import PlannedCase
-from afd_benchmark.report_numbers import duration
 from afd_benchmark.results import (
     AtLeastOne,
     Case,
@@ -29,8 +29,8 @@ from afd_benchmark.results import (
 )
 from afd_benchmark.targets import Pixels, Target
 from afd_benchmark.verdict import judge
-from afd_mobile.errors import MeasurementError, ParityError
-from afd_mobile.parity import compare
+from afd_mobile.common.errors import MeasurementError, ParityError
+from afd_mobile.common.parity import compare
 
 _replace = msgspec.structs.replace
 _LONGEST_STEM = 100  # bytes of a log's name, which may have 255

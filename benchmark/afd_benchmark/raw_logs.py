@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from afd_mobile.errors import OutputError
-from afd_mobile.files import write_whole
+from afd_mobile.common.errors import OutputError
+from afd_mobile.common.files import write_whole
 
 
 def keep_log(path: Path, content: bytes) -> None:

@@ -14,8 +14,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from afd_mobile.errors import InputError, reason_of
-from afd_mobile.files import write_whole
+from afd_mobile.common.errors import InputError, reason_of
+from afd_mobile.common.files import write_whole
 
 RESULTS = "results.json"
 RESULTS_SCHEMA_VERSION = 2

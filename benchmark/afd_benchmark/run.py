@@ -9,22 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from afd_benchmark.adb import AdbPhone, LocalFile, Phone
-from afd_benchmark.cassette import Player, Recorder
-from afd_benchmark.harness_app import HarnessApp
-from afd_benchmark.host_runner import HOST, HostRunner
+from afd_benchmark.benchmark_model.runner import NativeTool
+from afd_benchmark.harness.app import HarnessApp
+from afd_benchmark.host.runner import HOST, HostRunner
 from afd_benchmark.measure import Settings, measure
-from afd_benchmark.native_runner import NativeTool
-from afd_benchmark.phone_facts import identity
-from afd_benchmark.phone_runner import PhoneRunner
-from afd_benchmark.phone_session import owner_name
-from afd_benchmark.phone_tool import PhoneTool
+from afd_benchmark.phone.adb import AdbPhone, LocalFile, Phone
+from afd_benchmark.phone.cassette import Player, Recorder
+from afd_benchmark.phone.facts import identity
+from afd_benchmark.phone.runner import PhoneRunner
+from afd_benchmark.phone.session import owner_name
+from afd_benchmark.phone.tool import PhoneTool
 from afd_benchmark.plan import EXTERNAL, PlannedCase, plan
 from afd_benchmark.results import Results
-from afd_benchmark.run_book import Listener, RunBook
 from afd_benchmark.run_request import RecordedRun, RunRequest, recorded, restored, tool_name
-from afd_mobile.artifacts import sha256
-from afd_mobile.errors import DeviceError, MeasurementError, UsageError
+from afd_benchmark.unfinished_results import Listener, RunBook
+from afd_mobile.common.artifacts import sha256
+from afd_mobile.common.errors import DeviceError, MeasurementError, UsageError
 
 Runners = HostRunner | PhoneRunner
 

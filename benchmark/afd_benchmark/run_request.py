@@ -11,15 +11,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from afd_benchmark.adb import Connected, LocalFile
-from afd_benchmark.cassette import Player, Recorder
 from afd_benchmark.measure import Settings
-from afd_benchmark.phone_session import owner_name
+from afd_benchmark.phone.adb import Connected, LocalFile
+from afd_benchmark.phone.cassette import Player, Recorder
+from afd_benchmark.phone.session import owner_name
 from afd_benchmark.results import AtLeastOne, Count
 from afd_benchmark.targets import GoldenPicture, Target
-from afd_mobile.errors import InputError
-from afd_mobile.litert import TensorContract
-from afd_mobile.parity import Limits
+from afd_mobile.common.errors import InputError
+from afd_mobile.common.parity import Limits
+from afd_mobile.tflite.litert import TensorContract
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afd_benchmark.file_cost import cost_of_file
-from afd_mobile.artifacts import MANIFEST, InputRange, Scope, file_of, read_manifest, sha256
-from afd_mobile.errors import InputError
-from afd_mobile.files import nearest_path
-from afd_mobile.litert import TensorContract, contracts
-from afd_mobile.parity import Limits
-from afd_mobile.terminal import printable
+from afd_mobile.common.artifacts import MANIFEST, InputRange, Scope, file_of, read_manifest, sha256
+from afd_mobile.common.errors import InputError
+from afd_mobile.common.files import nearest_path
+from afd_mobile.common.parity import Limits
+from afd_mobile.common.terminal import printable
+from afd_mobile.tflite.litert import TensorContract, contracts
 
 Pixels = NDArray[np.float32]
 SEED = 0

@@ -7,7 +7,7 @@ from statistics import median
 from afd_benchmark.latency_stats import MIN_REPEATS, interval_of_median, spread
 from afd_benchmark.plan import CPU, GPU
 from afd_benchmark.results import Condition, Delegation, GoldenCheck, Repeat, Verdict
-from afd_mobile.artifacts import Precision
+from afd_mobile.common.artifacts import Precision
 
 MAX_SPREAD = 0.10
 MAX_INTERVAL = 0.03  # width of the median's 95 % interval: wider, another run may say otherwise

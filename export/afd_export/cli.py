@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afd_export.request import ExportRequest
-from afd_mobile.artifacts import MANIFEST, InputRange, Precision, Scope, to_json
-from afd_mobile.classifier_options import add_classifier, classifier_options
-from afd_mobile.command import Parser, check_interrupted, one_of, run_command, seed
-from afd_mobile.errors import AfdError, ConversionError, ParityError, UsageError
-from afd_mobile.taps import LIST, PRESETS
-from afd_mobile.terminal import printable
+from afd_mobile.classifiers.options import add_classifier, classifier_options
+from afd_mobile.common.artifacts import MANIFEST, InputRange, Precision, Scope, to_json
+from afd_mobile.common.command import Parser, check_interrupted, one_of, run_command, seed
+from afd_mobile.common.errors import AfdError, ConversionError, ParityError, UsageError
+from afd_mobile.common.terminal import printable
+from afd_mobile.network.taps import LIST, PRESETS
 
 if TYPE_CHECKING:
     from afd_export.pipeline import ExportResult, Step
@@ -121,7 +121,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.taps == [LIST]:
         if arguments.backbone is None:
             raise UsageError(f"--taps {LIST} needs --backbone NAME")
-        from afd_mobile.tap_list import tap_list
+        from afd_mobile.classifiers.tap_list import tap_list
 
         print("\n".join(map(printable, tap_list(arguments.backbone, arguments.input_size))))
         return

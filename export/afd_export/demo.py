@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from afd_export.pictures import scikit_image_photo
-from afd_mobile.artifacts import Precision, file_of, read_manifest
-from afd_mobile.datasets import centre_crop
-from afd_mobile.degrade import RGB, jpeg
-from afd_mobile.files import write_whole
-from afd_mobile.litert import LiteRtModel
-from afd_mobile.resources import imagenet_classes
+from afd_mobile.common.artifacts import Precision, file_of, read_manifest
+from afd_mobile.common.files import write_whole
+from afd_mobile.common.resources import imagenet_classes
+from afd_mobile.pictures.datasets import centre_crop
+from afd_mobile.pictures.degrade import RGB, jpeg
+from afd_mobile.tflite.litert import LiteRtModel
 
 PHOTOS = ("coffee", "chelsea")
 QUALITIES = (None, 7)

@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from afd_export.to_onnx import open_session
-from afd_mobile.artifacts import INPUT_NAME
+from afd_export.convert.to_onnx import open_session
+from afd_mobile.common.artifacts import INPUT_NAME
 
 LARGEST = 65504.0
 SMALLEST_NORMAL = 2.0**-14  # 6.1e-5; GPUs may take anything smaller for zero

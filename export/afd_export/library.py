@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from afd_export import pipeline
-from afd_export.graph import DeployedGraph, fold_normalization
+from afd_export.convert.graph import DeployedGraph, fold_normalization
 from afd_export.pipeline import ExportResult
 from afd_export.request import ExportRequest
 from afd_export.source import find_source
-from afd_mobile.artifacts import Precision
-from afd_mobile.backbone_names import Module, typed_backbone
-from afd_mobile.classifier_options import ClassifierOptions
-from afd_mobile.errors import AfdWarning, UsageError
-from afd_mobile.fusion import fuse
+from afd_mobile.classifiers.names import Module, typed_backbone
+from afd_mobile.classifiers.options import ClassifierOptions
+from afd_mobile.common.artifacts import Precision
+from afd_mobile.common.errors import AfdWarning, UsageError
+from afd_mobile.network.fusion import fuse
 
 PathLike = str | os.PathLike[str]
 
@@ -106,7 +106,7 @@ def export(
             is published; a precision that failed is told after the others are published.
 
     Raises:
-        AfdError: see `afd_mobile.errors`; nothing is published then.
+        AfdError: see `afd_mobile.common.errors`; nothing is published then.
     """
     if labels is not None:
         labels = Path(labels) if isinstance(labels, str | os.PathLike) else tuple(labels)

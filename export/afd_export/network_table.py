@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afd_export.manifest import PACKAGES
-from afd_mobile.artifacts import MANIFEST, to_json, versions_of
-from afd_mobile.command import Parser, run_command
-from afd_mobile.errors import InputError
-from afd_mobile.files import check_writable, write_whole
-from afd_mobile.terminal import in_markdown, printable
+from afd_export.package.manifest import PACKAGES
+from afd_mobile.common.artifacts import MANIFEST, to_json, versions_of
+from afd_mobile.common.command import Parser, run_command
+from afd_mobile.common.errors import InputError
+from afd_mobile.common.files import check_writable, write_whole
+from afd_mobile.common.terminal import in_markdown, printable
 
 PROGRAM = "python -m afd_export.network_table"
 TORCHVISION = (

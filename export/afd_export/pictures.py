@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from afd_mobile.artifacts import InputRange
-from afd_mobile.datasets import centre_crop
-from afd_mobile.degrade import QUALITIES, RGB, jpeg
-from afd_mobile.errors import InputError
-from afd_mobile.picture_files import RESERVED_EVERY, evenly, list_images, read_image, split
+from afd_mobile.common.artifacts import InputRange
+from afd_mobile.common.errors import InputError
+from afd_mobile.pictures.datasets import centre_crop
+from afd_mobile.pictures.degrade import QUALITIES, RGB, jpeg
+from afd_mobile.pictures.picture_files import RESERVED_EVERY, evenly, list_images, read_image, split
 
 CONDITIONS = (None, *QUALITIES)  # None: clean
 

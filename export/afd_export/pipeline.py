@@ -16,30 +16,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afd_export import manifest as manifests
-from afd_export.card import model_card
+from afd_export.convert.graph import DeployedGraph, fold_normalization
+from afd_export.convert.recipes import Recipe, load_recipe
+from afd_export.convert.to_onnx import export_onnx, input_and_output, run_onnx, simplify_onnx
+from afd_export.convert.to_tflite import PREPARED, convert_tflite, run_tflite
+from afd_export.convert.worker import save_array
 from afd_export.float16_hazards import Range, hazard_section, measure_ranges, run_float16
-from afd_export.golden_pictures import golden_pictures, write_golden_pictures
-from afd_export.graph import DeployedGraph, fold_normalization
-from afd_export.int8_report import PICTURES, layer_noise, write_int8_report
-from afd_export.metadata import with_metadata
+from afd_export.int8.report import PICTURES, layer_noise, write_int8_report
+from afd_export.package import manifest as manifests
+from afd_export.package.card import model_card
+from afd_export.package.golden_pictures import golden_pictures, write_golden_pictures
+from afd_export.package.metadata import with_metadata
+from afd_export.package.report import write_golden, write_parity, write_placement
 from afd_export.pictures import Picture, PictureSet, as_input, load_pictures, surest
-from afd_export.placement import place_file, placement_section
-from afd_export.recipes import Recipe, load_recipe
-from afd_export.report import write_golden, write_parity, write_placement
+from afd_export.placement.place import place_file, placement_section
 from afd_export.request import ExportRequest
 from afd_export.source import ExportSource, find_source
-from afd_export.to_onnx import export_onnx, input_and_output, run_onnx, simplify_onnx
-from afd_export.to_tflite import PREPARED, convert_tflite, run_tflite
 from afd_export.verify import Judge, StageResult, check_contract, run_torch
-from afd_export.worker import save_array
-from afd_mobile.artifacts import INPUT_NAME, MANIFEST, InputRange, Precision, Scope, Stage
-from afd_mobile.corrections import InsideModule
-from afd_mobile.cost import Cost, cost_of
-from afd_mobile.errors import ConversionError, OutputError, ParityError, UsageError
-from afd_mobile.fusion import fuse
-from afd_mobile.labels import imagenet_labels, load_labels
-from afd_mobile.litert import LiteRtModel, float_operations
+from afd_mobile.common.artifacts import INPUT_NAME, MANIFEST, InputRange, Precision, Scope, Stage
+from afd_mobile.common.errors import ConversionError, OutputError, ParityError, UsageError
+from afd_mobile.common.labels import imagenet_labels, load_labels
+from afd_mobile.network.corrections import InsideModule
+from afd_mobile.network.cost import Cost, cost_of
+from afd_mobile.network.fusion import fuse
+from afd_mobile.tflite.litert import LiteRtModel, float_operations
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def export(request: ExportRequest, progress: Progress, notice: Notice) -> Export
         notice: called with what a person must know: random weights, unreadable or few pictures.
 
     Raises:
-        AfdError: see `afd_mobile.errors`; nothing is published then.
+        AfdError: see `afd_mobile.common.errors`; nothing is published then.
     """
     if request.explain_int8 and Precision.INT8 not in request.precisions:
         raise UsageError("--explain-int8 needs an int8 file; add int8 to --precision")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from afd_mobile.artifacts import InputRange, Precision, Scope
-from afd_mobile.classifier_options import AS_RECORDED, ClassifierOptions
-from afd_mobile.resources import DEFAULT_CHECKPOINT
+from afd_mobile.classifiers.options import AS_RECORDED, ClassifierOptions
+from afd_mobile.common.artifacts import InputRange, Precision, Scope
+from afd_mobile.common.resources import DEFAULT_CHECKPOINT
 
 
 @dataclass(frozen=True)

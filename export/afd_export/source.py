@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from afd_export.request import ExportRequest
-from afd_mobile.afd_module import AfdConfig
-from afd_mobile.artifacts import Scope, sha256
-from afd_mobile.backbones import Backbone, load_backbone
-from afd_mobile.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
-from afd_mobile.corrections import AnyModule, InsideConfig, InsideModule, module_of
-from afd_mobile.errors import InputError, UsageError
-from afd_mobile.fit import has_imagenet_head, load_fitting, notices_of_fit
-from afd_mobile.places import check_places, preset_config
-from afd_mobile.taps import Taps, preset_taps, single_tap
+from afd_mobile.checkpoints.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from afd_mobile.checkpoints.fit import has_imagenet_head, load_fitting, notices_of_fit
+from afd_mobile.classifiers.backbones import Backbone, load_backbone
+from afd_mobile.classifiers.places import check_places, preset_config
+from afd_mobile.common.artifacts import Scope, sha256
+from afd_mobile.common.errors import InputError, UsageError
+from afd_mobile.network.afd_module import AfdConfig
+from afd_mobile.network.corrections import AnyModule, InsideConfig, InsideModule, module_of
+from afd_mobile.network.taps import Taps, preset_taps, single_tap
 
 NO_CHECKPOINT = "none"
 RANDOM_CHECKPOINT = "random"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from afd_export.pictures import Picture
-from afd_mobile.errors import ParityError
-from afd_mobile.parity import Limits, Parity, compare
+from afd_mobile.common.errors import ParityError
+from afd_mobile.common.parity import Limits, Parity, compare
 
 _BATCH = 8
 

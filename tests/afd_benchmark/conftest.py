@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from afd_benchmark.cli import main
 from afd_mobile import __version__
-from afd_mobile.artifacts import SCHEMA_VERSION, sha256
-from afd_mobile.litert import LiteRtModel
+from afd_mobile.common.artifacts import SCHEMA_VERSION, sha256
+from afd_mobile.tflite.litert import LiteRtModel
 from tests.afd_export.tflite_graphs import Fed, Graph, Stored
 from tests.commands import Outcome, exit_code_of
 from tests.virtual_phone.apk import tools_missing

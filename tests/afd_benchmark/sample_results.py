@@ -8,7 +8,7 @@ from statistics import median
 
 from msgspec.structs import replace
 
-from afd_benchmark.report_accuracy import AccuracyReport, ConditionAccuracy, Estimate
+from afd_benchmark.report.accuracy import AccuracyReport, ConditionAccuracy, Estimate
 from afd_benchmark.results import (
     RESULTS_SCHEMA_VERSION,
     Case,

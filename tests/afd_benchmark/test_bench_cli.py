@@ -22,10 +22,10 @@ import pytest
 from msgspec.structs import replace
 
 from afd_benchmark.file_cost import cost_of_file
-from afd_benchmark.host_runner import HostRunner
+from afd_benchmark.host.runner import HostRunner
 from afd_benchmark.latency_stats import ratio_with_interval
-from afd_benchmark.lines import case_line
-from afd_benchmark.report_accuracy import RecoveredShare
+from afd_benchmark.report.accuracy import RecoveredShare
+from afd_benchmark.report.terminal_lines import case_line
 from afd_benchmark.results import read_results, write_results
 from tests.afd_benchmark import sample_results as sample
 from tests.afd_benchmark.conftest import afd_bench as bench

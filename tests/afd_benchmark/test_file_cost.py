@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from afd_benchmark.file_cost import FileCost, cost_of_file
-from afd_mobile.errors import InputError
+from afd_mobile.common.errors import InputError
 from tests.afd_export.tflite_graphs import Fed, Graph, Stored, single
 
 VALID = 1  # padding, in the schema

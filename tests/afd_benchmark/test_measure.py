@@ -21,9 +21,9 @@ from afd_benchmark.results import (
     Verdict,
 )
 from afd_benchmark.targets import GoldenPicture, Pixels, Target
-from afd_mobile.errors import DeviceError, MeasurementError
-from afd_mobile.litert import TensorContract
-from afd_mobile.parity import Limits
+from afd_mobile.common.errors import DeviceError, MeasurementError
+from afd_mobile.common.parity import Limits
+from afd_mobile.tflite.litert import TensorContract
 from tests.afd_benchmark.sample_results import HOST
 
 LOGITS = np.linspace(-3, 5, 10, dtype=np.float32)[None]

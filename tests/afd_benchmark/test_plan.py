@@ -8,7 +8,7 @@ import pytest
 
 from afd_benchmark.plan import counterpart, plan
 from afd_benchmark.targets import Target
-from afd_mobile.litert import TensorContract
+from afd_mobile.tflite.litert import TensorContract
 
 CONTRACT = TensorContract("image", (1, 4), "float32", None, None)
 

@@ -18,7 +18,7 @@ from afd_benchmark.results import (
     read_results,
     write_results,
 )
-from afd_mobile.errors import InputError, OutputError
+from afd_mobile.common.errors import InputError, OutputError
 from tests.afd_benchmark import sample_results as sample
 
 Edit = Callable[[dict[str, Any]], object]

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from afd_benchmark.adb import LocalFile
-from afd_benchmark.cassette import Player, Recorder
 from afd_benchmark.measure import Settings
+from afd_benchmark.phone.adb import LocalFile
+from afd_benchmark.phone.cassette import Player, Recorder
 from afd_benchmark.run_request import RecordedRun, RunRequest, recorded, restored
-from afd_mobile.errors import InputError
+from afd_mobile.common.errors import InputError
 from tests.afd_benchmark.test_measure import A, B
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from afd_benchmark.targets import Target, read_target, target_files
-from afd_mobile.artifacts import sha256
-from afd_mobile.errors import InputError
-from afd_mobile.parity import Limits
+from afd_mobile.common.artifacts import sha256
+from afd_mobile.common.errors import InputError
+from afd_mobile.common.parity import Limits
 from tests.afd_benchmark.conftest import (
     CLASSES,
     LIMITS,

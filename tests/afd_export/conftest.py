@@ -18,10 +18,10 @@ from PIL import Image
 
 from afd_export import cli
 from afd_export.request import ExportRequest
-from afd_mobile.artifacts import Precision
-from afd_mobile.backbone_names import Factory
-from afd_mobile.backbones import Backbone, load_backbone
-from afd_mobile.classifier_options import ClassifierOptions
+from afd_mobile.classifiers.backbones import Backbone, load_backbone
+from afd_mobile.classifiers.names import Factory
+from afd_mobile.classifiers.options import ClassifierOptions
+from afd_mobile.common.artifacts import Precision
 from tests.commands import Outcome, run_here
 
 TINYNET = '''

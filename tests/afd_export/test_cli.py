@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save
 
 from afd_export import cli
-from afd_mobile.afd_module import AfdModule
-from afd_mobile.checkpoint import FORMAT, Checkpoint, save_checkpoint
+from afd_mobile.checkpoints.checkpoint import FORMAT, Checkpoint, save_checkpoint
+from afd_mobile.network.afd_module import AfdModule
 from tests.afd_export.conftest import PAPER, PLACES, RANDOM, TINY, command_line, environment
 from tests.afd_mobile.single_tap import single_tap_config
 from tests.commands import Outcome, exit_code_of

@@ -15,16 +15,16 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from PIL import Image
 
-from afd_mobile.afd_module import AfdModule
-from afd_mobile.artifacts import sha256
-from afd_mobile.backbone_names import Factory
-from afd_mobile.checkpoint import Checkpoint, save_checkpoint
-from afd_mobile.classifier_options import ClassifierOptions
+from afd_mobile.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from afd_mobile.classifiers.names import Factory
+from afd_mobile.classifiers.options import ClassifierOptions
 from afd_mobile.cli import eval_main
-from afd_mobile.conditions import CLEAN, repeated, single
-from afd_mobile.errors import InputError
-from afd_mobile.evaluation import Outcomes, evaluate, labelled_pictures
-from afd_mobile.predictors import Predictor, open_predictor, plain_predictor
+from afd_mobile.common.artifacts import sha256
+from afd_mobile.common.errors import InputError
+from afd_mobile.evaluation.conditions import CLEAN, repeated, single
+from afd_mobile.evaluation.outcomes import Outcomes, evaluate, labelled_pictures
+from afd_mobile.evaluation.predictors import Predictor, open_predictor, plain_predictor
+from afd_mobile.network.afd_module import AfdModule
 from tests.afd_export.conftest import Exported, export_here, write_pictures
 from tests.afd_mobile.single_tap import single_tap_config
 from tests.commands import run_here

@@ -13,10 +13,10 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from afd_mobile.artifacts import Precision, read_manifest
-from afd_mobile.datasets import centre_crop
-from afd_mobile.litert import LiteRtModel
-from afd_mobile.picture_files import read_image
+from afd_mobile.common.artifacts import Precision, read_manifest
+from afd_mobile.pictures.datasets import centre_crop
+from afd_mobile.pictures.picture_files import read_image
+from afd_mobile.tflite.litert import LiteRtModel
 from tests.afd_export.conftest import PAPER, RANDOM, Exported, export_here, write_pictures
 
 PRECISIONS = [p.value for p in Precision]

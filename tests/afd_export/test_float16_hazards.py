@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from afd_export.convert.to_onnx import OPSET, run_onnx
 from afd_export.float16_hazards import (
     LARGEST,
     Kind,
@@ -18,7 +19,6 @@ from afd_export.float16_hazards import (
     measure_ranges,
     run_float16,
 )
-from afd_export.to_onnx import OPSET, run_onnx
 from tests.afd_export.conftest import Exported
 
 SIZE = 16

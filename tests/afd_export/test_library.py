@@ -16,17 +16,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import afd_mobile
-from afd_export import recipes
+from afd_export.convert import recipes
 from afd_export.pipeline import ExportResult
-from afd_mobile.artifacts import Precision, read_manifest
-from afd_mobile.backbone_names import Module
-from afd_mobile.backbones import bundled_weights
-from afd_mobile.corrections import InsideModule
-from afd_mobile.errors import AfdError, AfdWarning, InputError, OutputError, UsageError
-from afd_mobile.labels import labels_inside
-from afd_mobile.litert import LiteRtModel
-from afd_mobile.predictors import NotAtHandError, open_predictor, plain_predictor
-from afd_mobile.repconv import RepConv
+from afd_mobile.classifiers.backbones import bundled_weights
+from afd_mobile.classifiers.names import Module
+from afd_mobile.common.artifacts import Precision, read_manifest
+from afd_mobile.common.errors import AfdError, AfdWarning, InputError, OutputError, UsageError
+from afd_mobile.common.labels import labels_inside
+from afd_mobile.evaluation.predictors import NotAtHandError, open_predictor, plain_predictor
+from afd_mobile.network.corrections import InsideModule
+from afd_mobile.network.repconv import RepConv
+from afd_mobile.tflite.litert import LiteRtModel
 from tests.afd_export.conftest import write_pictures
 from tests.afd_mobile import tiny_blocks
 

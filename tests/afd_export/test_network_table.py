@@ -11,7 +11,7 @@ import pytest
 
 from afd_export import network_table
 from afd_export.network_table import NETWORKS, Attempt, page, read_attempts, write_attempts
-from afd_mobile.errors import InputError
+from afd_mobile.common.errors import InputError
 from tests.commands import Outcome, run_here
 
 FILE: dict[str, Any] = {

@@ -19,9 +19,9 @@ from afd_export.pictures import (
     surest,
 )
 from afd_export.request import ExportRequest
-from afd_mobile.artifacts import InputRange, Precision
-from afd_mobile.errors import InputError, ParityError
-from afd_mobile.picture_files import list_images, split
+from afd_mobile.common.artifacts import InputRange, Precision
+from afd_mobile.common.errors import InputError, ParityError
+from afd_mobile.pictures.picture_files import list_images, split
 from tests.afd_export.conftest import write_pictures
 
 SIZE = 64

@@ -13,7 +13,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from afd_mobile.artifacts import MANIFEST, Precision
+from afd_mobile.common.artifacts import MANIFEST, Precision
 from tests.afd_export.conftest import Exported
 from tests.runtimes.replay import replay
 

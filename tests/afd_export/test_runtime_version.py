@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from afd_mobile.artifacts import Precision
-from afd_mobile.runtime_version import minimum_runtime
+from afd_mobile.common.artifacts import Precision
+from afd_mobile.tflite.minimum_version import minimum_runtime
 from tests.afd_export.conftest import Exported
 
 

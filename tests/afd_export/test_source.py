@@ -13,21 +13,21 @@ import torch
 from afd_export.pipeline import _labels
 from afd_export.request import ExportRequest
 from afd_export.source import ExportSource, find_source
-from afd_mobile.afd_module import AfdModule
-from afd_mobile.artifacts import Scope
-from afd_mobile.backbone_names import Factory, OnnxFile
-from afd_mobile.backbones import Backbone, load_backbone
-from afd_mobile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from afd_mobile.classifier_options import ClassifierOptions
-from afd_mobile.corrections import InsideModule
-from afd_mobile.errors import InputError, UsageError
-from afd_mobile.fit import record_of
-from afd_mobile.places import inside_preset
+from afd_mobile.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from afd_mobile.checkpoints.fit import record_of
+from afd_mobile.classifiers.backbones import Backbone, load_backbone
+from afd_mobile.classifiers.names import Factory, OnnxFile
+from afd_mobile.classifiers.options import ClassifierOptions
+from afd_mobile.classifiers.places import inside_preset
+from afd_mobile.common.artifacts import Scope
+from afd_mobile.common.errors import InputError, UsageError
+from afd_mobile.network.afd_module import AfdModule
+from afd_mobile.network.corrections import InsideModule
 from tests.afd_export.conftest import PLACES
+from tests.afd_mobile.checkpoints.test_held_out import HARMFUL, HELPFUL
+from tests.afd_mobile.classifiers.test_onnx_network import write
 from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.single_tap import single_tap_config
-from tests.afd_mobile.test_held_out import HARMFUL, HELPFUL
-from tests.afd_mobile.test_onnx_network import write
 from tests.afd_mobile.tiny_blocks import FACTORY as BLOCKS
 
 

@@ -11,17 +11,18 @@ import pytest
 from numpy.typing import NDArray
 from torch import nn
 
-from afd_export import pipeline, recipes
+from afd_export import pipeline
+from afd_export.convert import recipes
+from afd_export.package.report import write_parity
 from afd_export.pictures import Picture, load_pictures
 from afd_export.pipeline import Step, _first_that_passes
-from afd_export.report import write_parity
 from afd_export.request import ExportRequest
 from afd_export.source import find_source
 from afd_export.verify import Judge, StageResult, check_contract, run_torch
-from afd_mobile.artifacts import Precision, read_manifest
-from afd_mobile.errors import ConversionError, ParityError
-from afd_mobile.fusion import fuse
-from afd_mobile.parity import Limits
+from afd_mobile.common.artifacts import Precision, read_manifest
+from afd_mobile.common.errors import ConversionError, ParityError
+from afd_mobile.common.parity import Limits
+from afd_mobile.network.fusion import fuse
 from tests.afd_export.conftest import RANDOM, export_here, write_pictures
 from tests.commands import Outcome
 

@@ -14,8 +14,9 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
-from afd_mobile import cli, plotting
-from afd_mobile.backbones import Backbone, load_backbone
+from afd_mobile import cli
+from afd_mobile.classifiers.backbones import Backbone, load_backbone
+from afd_mobile.common import plotting
 from tests.afd_mobile.tiny_blocks import FACTORY, SIZE
 from tests.commands import Outcome, exit_code_of
 

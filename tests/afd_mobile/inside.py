@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from afd_mobile.backbones import Backbone
-from afd_mobile.corrections import InsideConfig, InsideModule
-from afd_mobile.places import choose_places
-from afd_mobile.taps import AUTO
+from afd_mobile.classifiers.backbones import Backbone
+from afd_mobile.classifiers.places import choose_places
+from afd_mobile.network.corrections import InsideConfig, InsideModule
+from afd_mobile.network.taps import AUTO
 
 WIDTH = 8
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from afd_mobile.afd_module import AfdConfig
+from afd_mobile.network.afd_module import AfdConfig
 
 SINGLE_TAP = ("mobile", "paper")
 # FE-Net's widths by the tap's stride, as they were trained.

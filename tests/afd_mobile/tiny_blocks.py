@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision.models import MobileNetV2
 
-from afd_mobile.backbone_names import Factory
+from afd_mobile.classifiers.names import Factory
 from tests.afd_mobile.tiny_classifier import normalized, random_picture
 
 SIZE = 96

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from afd_mobile.afd_module import AfdModule
-from afd_mobile.backbone_names import Factory
-from afd_mobile.checkpoint import Checkpoint, save_checkpoint
+from afd_mobile.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from afd_mobile.classifiers.names import Factory
+from afd_mobile.network.afd_module import AfdModule
 from tests.afd_mobile.single_tap import single_tap_config
 
 NAME, TAP = "tests.afd_mobile.tiny_classifier:make", "act"

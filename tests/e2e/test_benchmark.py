@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from afd_mobile.artifacts import read_manifest
+from afd_mobile.common.artifacts import read_manifest
 from tests.afd_benchmark.conftest import (
     BRIEF,
     TOOL,

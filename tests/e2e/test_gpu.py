@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afd_mobile.artifacts import read_manifest
+from afd_mobile.common.artifacts import read_manifest
 from tests.delegate_engines import run_on_gpu
 
 _RUN = """

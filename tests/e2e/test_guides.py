@@ -14,7 +14,7 @@ import pytest
 
 from afd_export import cli as export_cli
 from afd_mobile import cli
-from afd_mobile.resources import models_dir
+from afd_mobile.common.resources import models_dir
 from tests.commands import Outcome, run_here
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afd_export import tflite_metadata_schema
-from afd_mobile.artifacts import read_manifest
-from afd_mobile.labels import imagenet_labels
+from afd_export.package import schema as tflite_metadata_schema
+from afd_mobile.common.artifacts import read_manifest
+from afd_mobile.common.labels import imagenet_labels
 from tests.commands import python_of
 
 pytestmark = pytest.mark.engine

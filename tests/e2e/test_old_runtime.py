@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from afd_mobile.artifacts import read_manifest
-from afd_mobile.runtime_version import minimum_runtime
+from afd_mobile.common.artifacts import read_manifest
+from afd_mobile.tflite.minimum_version import minimum_runtime
 from tests.commands import python_of
 
 REPLAY = Path(__file__).resolve().parents[1] / "runtimes" / "replay.py"

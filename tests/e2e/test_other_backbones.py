@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from afd_export import cli
-from afd_export.delegates import Delegate
-from afd_export.placement import place_file
-from afd_mobile.artifacts import read_manifest
+from afd_export.placement.place import place_file
+from afd_export.placement.rules import Delegate
+from afd_mobile.common.artifacts import read_manifest
 from tests.commands import run_here
 from tests.delegate_engines import xnnpack_log
 

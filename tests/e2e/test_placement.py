@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from afd_export.delegates import Delegate
-from afd_export.placement import place_file
-from afd_mobile.artifacts import read_manifest
+from afd_export.placement.place import place_file
+from afd_export.placement.rules import Delegate
+from afd_mobile.common.artifacts import read_manifest
 from tests.delegate_engines import gpu_engine, xnnpack_log
 
 SHIPPED = ("afd-mobilenet_v2-mobile", "afd-mobilenet_v2-paper", "afd-squeezenet1_1-mobile")

@@ -9,18 +9,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from afd_export.graph import DeployedGraph
+from afd_export.convert.graph import DeployedGraph
 from afd_export.verify import run_torch
-from afd_mobile.artifacts import InputRange, Scope, read_manifest
-from afd_mobile.backbones import load_backbone
-from afd_mobile.checkpoint import find_checkpoint, load_checkpoint
-from afd_mobile.conditions import CLEAN, single
-from afd_mobile.degrade import QUALITIES, jpeg
-from afd_mobile.evaluation import Outcomes, evaluate, labelled_pictures
-from afd_mobile.litert import LiteRtModel
-from afd_mobile.picture_files import read_image
-from afd_mobile.predictors import open_predictor, plain_predictor
-from afd_mobile.resources import imagenet_classes
+from afd_mobile.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from afd_mobile.classifiers.backbones import load_backbone
+from afd_mobile.common.artifacts import InputRange, Scope, read_manifest
+from afd_mobile.common.resources import imagenet_classes
+from afd_mobile.evaluation.conditions import CLEAN, single
+from afd_mobile.evaluation.outcomes import Outcomes, evaluate, labelled_pictures
+from afd_mobile.evaluation.predictors import open_predictor, plain_predictor
+from afd_mobile.pictures.degrade import QUALITIES, jpeg
+from afd_mobile.pictures.picture_files import read_image
+from afd_mobile.tflite.litert import LiteRtModel
 
 CPU = torch.device("cpu")
 CHECKPOINT = "afd-mobilenet_v2-mobile"

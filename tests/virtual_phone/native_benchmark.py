@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from afd_export.delegates import Delegate
+from afd_export.placement.rules import Delegate
 from tests.virtual_phone.native_delegates import Cut, accelerator_cut, xnnpack_cut
 from tests.virtual_phone.native_flags import Flags, parse_flags
 from tests.virtual_phone.native_inputs import input_values, resize_inputs

@@ -13,9 +13,9 @@ from typing import Any
 
 from ai_edge_litert.interpreter import Interpreter
 
-from afd_export.delegates import Delegate, load_rules
-from afd_export.operations import Operation, read_operations
-from afd_export.placement import node_subsets, place
+from afd_export.placement.operations import Operation, read_operations
+from afd_export.placement.place import node_subsets, place
+from afd_export.placement.rules import Delegate, load_rules
 from tests.virtual_phone.native_log import Log
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from afd_mobile import places
-from afd_mobile.backbones import Backbone
+from afd_mobile.classifiers import places
+from afd_mobile.classifiers.backbones import Backbone
 from afd_mobile.experiments.results import Run
 from afd_mobile.experiments.variant import Setup
-from afd_mobile.picture_files import list_images
-from afd_mobile.training import Settings
+from afd_mobile.pictures.picture_files import list_images
+from afd_mobile.training.loop import Settings
 from tests.afd_mobile.tiny_blocks import FACTORY, SIZE, write_pictures
 
 SETTINGS = Settings("distill", iterations=2, batch=2, crop=SIZE, seed=0)

@@ -8,15 +8,15 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from afd_mobile.backbones import Backbone, Normalize, classifier, load_backbone
-from afd_mobile.corrections import Guide
-from afd_mobile.datasets import nchw
-from afd_mobile.degrade import QUALITIES, jpeg
+from afd_mobile.classifiers.backbones import Backbone, Normalize, classifier, load_backbone
 from afd_mobile.experiments import baselines
 from afd_mobile.experiments.baselines import FineTuned, Mixed, PictureNorm, vanishing_shares
 from afd_mobile.experiments.variant import Setup
-from afd_mobile.picture_files import read_image
-from afd_mobile.training import CPU
+from afd_mobile.network.corrections import Guide
+from afd_mobile.pictures.datasets import nchw
+from afd_mobile.pictures.degrade import QUALITIES, jpeg
+from afd_mobile.pictures.picture_files import read_image
+from afd_mobile.training.loop import CPU
 from tests.afd_mobile.experiments.conftest import SETTINGS
 from tests.afd_mobile.tiny_blocks import FACTORY, SIZE
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from afd_mobile.backbones import Backbone
+from afd_mobile.classifiers.backbones import Backbone
+from afd_mobile.classifiers.places import inside_preset
 from afd_mobile.experiments.insides import INSIDES
-from afd_mobile.places import inside_preset
 
 
 @pytest.mark.parametrize("name", INSIDES)

@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from afd_mobile.afd_module import AfdModule
-from afd_mobile.backbones import Backbone, classifier
-from afd_mobile.datasets import nchw
-from afd_mobile.errors import InputError
+from afd_mobile.classifiers.backbones import Backbone, classifier
+from afd_mobile.common.errors import InputError
 from afd_mobile.experiments.report import page, text_table
 from afd_mobile.experiments.results import RESULTS, Row, Run, cost_of, read_rows, write_rows
 from afd_mobile.experiments.variant import Setup, Variant
-from afd_mobile.fusion import fuse
-from afd_mobile.picture_files import list_images
-from afd_mobile.training import CPU
-from afd_mobile.validation import Logits
+from afd_mobile.network.afd_module import AfdModule
+from afd_mobile.network.fusion import fuse
+from afd_mobile.pictures.datasets import nchw
+from afd_mobile.pictures.picture_files import list_images
+from afd_mobile.training.loop import CPU
+from afd_mobile.training.validation import Logits
 from tests.afd_mobile.experiments.conftest import SETTINGS
 from tests.afd_mobile.single_tap import single_tap_config
 from tests.afd_mobile.tiny_blocks import FACTORY

@@ -9,14 +9,14 @@ from itertools import count
 import pytest
 import torch
 
-from afd_mobile.backbones import Backbone, load_backbone
-from afd_mobile.corrections import InsideModule, Residual
-from afd_mobile.degrade import QUALITIES
+from afd_mobile.classifiers.backbones import Backbone, load_backbone
+from afd_mobile.classifiers.places import inside_preset
 from afd_mobile.experiments import __main__, tables
 from afd_mobile.experiments.results import Run
 from afd_mobile.experiments.tables import TABLES
 from afd_mobile.experiments.variant import Setup
-from afd_mobile.places import inside_preset
+from afd_mobile.network.corrections import InsideModule, Residual
+from afd_mobile.pictures.degrade import QUALITIES
 from tests.afd_mobile.experiments.conftest import SETTINGS
 from tests.afd_mobile.tiny_blocks import FACTORY
 

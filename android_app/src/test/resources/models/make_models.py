@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from afd_mobile.litert import LiteRtModel
+from afd_mobile.tflite.litert import LiteRtModel
 from tests.afd_export.tflite_graphs import Fed, Graph, Stored, single
 
 HERE = Path(__file__).parent

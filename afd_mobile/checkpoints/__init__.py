@@ -1,0 +1,1 @@
+"""Trained modules as files: what they remember, and which classifiers they fit."""

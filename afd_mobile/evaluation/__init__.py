@@ -1,0 +1,1 @@
+"""Accuracy and drift of checkpoints, exports and classifiers."""

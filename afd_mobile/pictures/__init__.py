@@ -1,0 +1,1 @@
+"""Pictures: found, read, degraded, and drawn as crops."""

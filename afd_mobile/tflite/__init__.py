@@ -1,0 +1,1 @@
+"""`.tflite` files: run, read, and how old a runtime may be. No torch."""

@@ -1,0 +1,1 @@
+"""TFLite's `benchmark_model` on a phone: its command line, its log, its figures."""

@@ -1,0 +1,1 @@
+"""The project's harness app on a phone."""

@@ -1,0 +1,1 @@
+"""This machine, every repeat in a process of its own."""

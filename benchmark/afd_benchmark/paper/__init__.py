@@ -1,0 +1,1 @@
+"""The paper's Table VII, measured here."""

@@ -1,0 +1,1 @@
+"""The paper's peers: networks that restore the picture before the classifier."""
