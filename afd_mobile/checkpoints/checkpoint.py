@@ -20,7 +20,7 @@ from afd_mobile.classifiers.weights_file import WeightsFile, read_weights_file
 from afd_mobile.common.errors import InputError
 from afd_mobile.common.files import write_whole
 from afd_mobile.common.resources import models_dir
-from afd_mobile.network import published as baseline
+from afd_mobile.network import published
 from afd_mobile.network.afd_module import CHECKPOINT_FORMAT, AfdConfig
 from afd_mobile.network.corrections import AnyConfig, AnyModule, InsideConfig, module_of
 
@@ -142,10 +142,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         state = file.states[""]
         config: AnyConfig = _parsed(path, "configuration", lambda: _config(metadata))
     else:
-        state = most_of(file, baseline.NAMES)
-        if not baseline.is_published_layout(list(state)):
+        state = most_of(file, published.NAMES)
+        if not published.is_published_layout(list(state)):
             raise InputError(_no_checkpoint(file))
-        channels, fe_widths, fde_widths, state = baseline.from_published_layout(state)
+        channels, fe_widths, fde_widths, state = published.from_published_layout(state)
         config = AfdConfig("baseline", channels, 2, "relu", fe_widths, fde_widths)
         metadata = {}
     what = f"checkpoint {path}"

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from afd_benchmark.benchmark_model import placement as native_placement
-from afd_benchmark.benchmark_model import times as native_times
 from afd_benchmark.benchmark_model.lines import Line, LogError, read_lines, split_runs
-from afd_benchmark.benchmark_model.placement import AppliedDelegate
-from afd_benchmark.benchmark_model.times import FLOAT, Found, Times
+from afd_benchmark.benchmark_model.placement import SHAPES as PLACEMENT_SHAPES
+from afd_benchmark.benchmark_model.placement import AppliedDelegate, read_placement
+from afd_benchmark.benchmark_model.times import FLOAT, Found, Times, read_times
+from afd_benchmark.benchmark_model.times import SHAPES as TIMES_SHAPES
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def parse_logs(text: str) -> list[ToolRun | LogError]:
 # What a line begins with -> its whole shape. A line that begins so and goes on otherwise is
 # refused: another version of the tool may mean something else by it.
 _SHAPES = {
-    **native_times.SHAPES,
-    **native_placement.SHAPES,
+    **TIMES_SHAPES,
+    **PLACEMENT_SHAPES,
     "graph": (r"Graph: ", r"Graph: \[(?P<path>.*)\]"),
     "loaded": (
         r"Loaded model |Loading model from: ",
@@ -106,7 +106,7 @@ _COMPILED = [
     (name, re.compile(start), re.compile(whole, re.ASCII))
     for name, (start, whole) in _SHAPES.items()
 ]
-_REPEATED = {"count", *native_placement.SHAPES}
+_REPEATED = {"count", *PLACEMENT_SHAPES}
 
 # A line's level tells whether it is an error; these words do where it has none, or a wrong one.
 _FATAL = re.compile(
@@ -130,11 +130,11 @@ def _read(lines: Sequence[Line], exit_code: int | None) -> ToolRun:
     facts, warnings = _facts(lines)
     if exit_code not in (None, 0):
         raise LogError(f"the tool ended with exit code {exit_code}", _last(lines))
-    times = native_times.read_times(facts, _last(lines))
+    times = read_times(facts, _last(lines))
     peak_bytes, doubt = _peak_memory(facts)
     growth, growth_doubt = _growth(facts)
     # Without the line that delegates follow, their own may be missing as well.
-    placement = native_placement.read_placement(facts if "loaded" in facts else {})
+    placement = read_placement(facts if "loaded" in facts else {})
     main = placement.main
     return ToolRun(
         **vars(times),

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from afd_benchmark import number_format as report_numbers
+from afd_benchmark import number_format
 from afd_benchmark.number_format import time_scale
 from afd_benchmark.report import charts
 from afd_benchmark.report.accuracy import AccuracyReport, AccuracyThere, match
@@ -66,7 +66,7 @@ def render_html(results: Sequence[Results], accuracy: Sequence[AccuracyReport] =
         lstrip_blocks=True,
     )
     environment.filters |= {
-        name: getattr(report_numbers, name) for name in ("duration", "percent", "counted", "moment")
+        name: getattr(number_format, name) for name in ("duration", "percent", "counted", "moment")
     }
     page = environment.get_template(_TEMPLATE).render(
         headline=headline(cases),

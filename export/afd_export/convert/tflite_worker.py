@@ -18,7 +18,7 @@ from afd_export.convert.flattened_features import convolve_flattened
 from afd_export.convert.left_over import check_operators, reorders
 from afd_export.convert.same_padding import say_same
 from afd_export.convert.worker import forbid_network, save_array
-from afd_export.int8 import passes as int8
+from afd_export.int8 import passes
 from afd_export.int8.editable_model import FlatModel
 from afd_mobile.common.artifacts import INPUT_NAME, Precision
 from afd_mobile.common.errors import ConversionError
@@ -58,7 +58,7 @@ def _convert(
     path.write_bytes(graph)
     check_operators(path, reorders=may_transpose)  # before int8's calibration, which takes long
     if precision is Precision.INT8:
-        prepared = int8.prepare(graph, calibration)
+        prepared = passes.prepare(graph, calibration)
         prepared_path.write_bytes(prepared)
         _write_int8(prepared, target["candidates"])
 
@@ -87,7 +87,7 @@ def _write_int8(prepared: bytes, candidates: list[dict[str, Any]]) -> None:
         end = len(operations) - after
         in_float = operations[:first] + operations[max(first, end - late) : end]
         quantized = mlir_quantize(prepared, input_data_type=tf.uint8, denylisted_nodes=in_float)
-        Path(candidate["path"]).write_bytes(int8.finish(quantized))
+        Path(candidate["path"]).write_bytes(passes.finish(quantized))
 
 
 def _to_saved_model(graph: onnx.ModelProto, output_name: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
-from afd_export.peers import networks as peers
+from afd_export.peers import networks
 from afd_mobile.classifiers.backbones import IMAGENET_MEAN, IMAGENET_STD, Normalize, bundled_weights
 from afd_mobile.classifiers.weights import load_strictly
 from afd_mobile.classifiers.weights_file import read_weights_file
@@ -21,7 +21,7 @@ CLASSIFIER = "mobilenet_v2"
 
 def arcnn() -> RestoredClassifier:
     """It has no skip: three of its channels carry the picture through."""
-    peer = peers.arcnn()
+    peer = networks.arcnn()
     for convolution in _convolutions(peer):
         assert convolution.bias is not None
         nn.init.dirac_(convolution.weight[:3])
@@ -31,7 +31,7 @@ def arcnn() -> RestoredClassifier:
 
 def dncnn() -> RestoredClassifier:
     """It takes off what it estimates: nothing."""
-    peer = peers.dncnn()
+    peer = networks.dncnn()
     last = _convolutions(peer)[-1]
     assert last.bias is not None
     nn.init.zeros_(last.weight)
@@ -47,7 +47,7 @@ class RestoredClassifier(nn.Module):
     """classify(restore(picture)), with the bundled classifier as it is.
 
     Args:
-        peer: of `peers`; its one module `restore` is taken.
+        peer: of `networks`; its one module `restore` is taken.
 
     Shapes: picture (N, 3, S, S), RGB 0 to 1 -> logits (N, 1000).
     """

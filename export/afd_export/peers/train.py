@@ -30,7 +30,7 @@ from afd_mobile.common.terminal import printable
 from afd_mobile.pictures.datasets import DrawnPictures, nchw, spread_crops
 from afd_mobile.pictures.degrade import QUALITIES, jpeg
 from afd_mobile.pictures.picture_files import list_images, split
-from afd_mobile.training import loop as training
+from afd_mobile.training import loop
 from afd_mobile.training.command import (
     DEFAULT_WORKERS,
     add_device,
@@ -98,7 +98,7 @@ def train(
     optimizer = torch.optim.Adam(network.parameters())
     start = _load(state, settings, network, optimizer) if resume else 0
     pictures, schedule = DrawnPictures(len(images)), RECIPES["distill"].schedule
-    drawn = training.Settings("distill", settings.iterations, settings.batch, CROP, settings.seed)
+    drawn = loop.Settings("distill", settings.iterations, settings.batch, CROP, settings.seed)
     batches = crop_batches(images, drawn, start=start, workers=workers, device=device)
     last_saved = time.monotonic()
     for iteration, (*crops, draws) in enumerate(batches, start=start + 1):

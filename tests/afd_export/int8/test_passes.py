@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from afd_export.int8 import passes as int8
+from afd_export.int8 import passes
 from afd_export.int8.editable_model import OPERATOR, FlatModel
 from tests.afd_export.tflite_graphs import Fed, Graph, Stored, single
 
@@ -94,7 +94,7 @@ def relative_error(actual: Any, expected: Any) -> float:
 
 def spread(model: FlatModel, operator: int, pictures: NDArray[np.float32]) -> float:
     """How uneven the channels of such an operation's output are: largest over smallest bound."""
-    statistics = int8.measure(model.content(), pictures)
+    statistics = passes.measure(model.content(), pictures)
     (tensor, *_) = (op.outputs[0] for op in model.operations if model.code(op) == operator)
     found = statistics[tensor]
     bounds = np.maximum(-found.low, found.high)
@@ -105,7 +105,7 @@ def test_measuring_gives_the_channels_bounds_and_means(
     mobile: bytes, pictures: NDArray[np.float32]
 ) -> None:
     model = FlatModel(mobile)
-    last = int8.measure(mobile, pictures)[model.graph.outputs[0]]
+    last = passes.measure(mobile, pictures)[model.graph.outputs[0]]
     outputs = run(mobile, pictures).reshape(-1, 6)
     np.testing.assert_allclose(last.low, outputs.min(0), atol=1e-5)
     np.testing.assert_allclose(last.high, outputs.max(0), atol=1e-5)
@@ -115,20 +115,20 @@ def test_measuring_gives_the_channels_bounds_and_means(
 @pytest.mark.parametrize(
     ("equalize", "operator", "factor"),
     [
-        (int8.equalize_relu6, OPERATOR.CONV_2D, 3),
-        (int8.equalize_trunks, OPERATOR.ADD, 2),
+        (passes.equalize_relu6, OPERATOR.CONV_2D, 3),
+        (passes.equalize_trunks, OPERATOR.ADD, 2),
     ],
 )
 def test_equalising_keeps_the_function_and_evens_the_channels(
     mobile: bytes,
     pictures: NDArray[np.float32],
-    equalize: Callable[[FlatModel, int8.Statistics], None],
+    equalize: Callable[[FlatModel, passes.Statistics], None],
     operator: int,
     factor: float,
 ) -> None:
     model = FlatModel(mobile)
     before = spread(model, operator, pictures)
-    equalize(model, int8.measure(mobile, pictures))
+    equalize(model, passes.measure(mobile, pictures))
     assert relative_error(run(model.content(), pictures), run(mobile, pictures)) < 1e-5
     assert spread(model, operator, pictures) < before / factor
 
@@ -137,7 +137,7 @@ def test_a_trunk_that_is_the_graphs_output_is_left_alone(pictures: NDArray[np.fl
     graph = FloatGraph()
     content = graph.done(graph.convolution(graph.feed(Fed((1, SIZE, SIZE, 4))), 4, 8))
     model = FlatModel(content)
-    int8.equalize_trunks(model, int8.measure(content, pictures))
+    passes.equalize_trunks(model, passes.measure(content, pictures))
     np.testing.assert_array_equal(run(model.content(), pictures), run(content, pictures))
 
 
@@ -145,9 +145,9 @@ def test_the_equalised_ranges_are_those_of_the_tensors(
     mobile: bytes, pictures: NDArray[np.float32]
 ) -> None:
     model = FlatModel(mobile)
-    statistics = int8.measure(mobile, pictures)
-    int8.equalize_trunks(model, statistics)
-    measured = int8.measure(model.content(), pictures)
+    statistics = passes.measure(mobile, pictures)
+    passes.equalize_trunks(model, statistics)
+    measured = passes.measure(model.content(), pictures)
     (added,) = (op.outputs[0] for op in model.operations if model.code(op) == OPERATOR.ADD)
     quantization = model.tensors[added].quantization
     assert quantization.max[0] == pytest.approx(measured[added].high.max(), rel=1e-5)
@@ -163,7 +163,7 @@ def test_linear_pairs_are_merged_where_that_is_cheap(
     x = graph.feed(Fed((1, SIZE, SIZE, 4)))
     content = graph.done(graph.convolution(graph.convolution(x, 4, middle), middle, 8, 1, RELU6))
     model = FlatModel(content)
-    int8.merge_linear_pairs(model)
+    passes.merge_linear_pairs(model)
     assert len(model.operations) == (1 if merged else 2)
     assert relative_error(run(model.content(), pictures), run(content, pictures)) < 1e-5
 
@@ -172,22 +172,22 @@ def test_a_pair_with_an_activation_between_is_not_merged(pictures: NDArray[np.fl
     graph = FloatGraph()
     x = graph.feed(Fed((1, SIZE, SIZE, 4)))
     model = FlatModel(graph.done(graph.convolution(graph.convolution(x, 4, 8, 1, RELU6), 8, 4)))
-    int8.merge_linear_pairs(model)
+    passes.merge_linear_pairs(model)
     assert len(model.operations) == 2
 
 
 def test_rounding_keeps_the_sums() -> None:
     # 0.4 three times rounds to 0; the sum 1.2 asks for one step up. 0.6 three times: 1.8 for 2.
     values = np.array([[0.4, 0.4, 0.4], [0.6, 0.6, 0.6], [1.3, -2.4, 0.2]])
-    rounded = int8.round_keeping_sums(values)
+    rounded = passes.round_keeping_sums(values)
     np.testing.assert_array_equal(rounded.sum(axis=1), [1, 2, -1])
     assert np.abs(rounded - values).max() < 1
     np.testing.assert_array_equal(rounded[2], [1, -2, 0])
 
 
 def test_rounding_never_leaves_the_range_of_int8() -> None:
-    rounded = int8.round_keeping_sums(np.array([[127.0, 126.6, 126.6, 126.6]]))
-    assert np.abs(rounded).max() == int8.STEPS
+    rounded = passes.round_keeping_sums(np.array([[127.0, 126.6, 126.6, 126.6]]))
+    assert np.abs(rounded).max() == passes.STEPS
 
 
 def plainly_rounded(content: bytes) -> FlatModel:
@@ -207,7 +207,7 @@ def step_of(model: FlatModel, operation: Any) -> NDArray[np.float32]:
 
 def test_rounded_weights_lie_on_int8_steps(mobile: bytes, pictures: NDArray[np.float32]) -> None:
     model = FlatModel(mobile)
-    int8.round_weights(model, int8.measure(mobile, pictures))
+    passes.round_weights(model, passes.measure(mobile, pictures))
     for operation in (op for op in model.operations if model.code(op) != OPERATOR.ADD):
         steps = model.weights(operation) / step_of(model, operation)
         assert np.abs(steps - np.round(steps)).max() < 1e-3
@@ -221,7 +221,7 @@ def test_on_smooth_pictures_keeping_sums_costs_less_than_plain_rounding(
     x = graph.feed(Fed((1, SIZE, SIZE, 4)))
     content = graph.done(graph.depthwise(graph.convolution(x, 4, 32, 1, RELU6), 32))
     model = FlatModel(content)
-    int8.round_weights(model, int8.measure(content, pictures))
+    passes.round_weights(model, passes.measure(content, pictures))
     expected = run(content, pictures)
     ours, plain = (
         float(np.square(run(m.content(), pictures) - expected).mean())
@@ -235,7 +235,7 @@ def test_an_int8_relu_becomes_a_change_of_scale_with_the_same_values() -> None:
     content = single("RELU", [given], Fed((1, 4, 4, 8), "int8", scale=0.05, zero_point=-128),
                      version=2)  # fmt: skip
     model = FlatModel(content)
-    int8.requantize_for_relu(model)
+    passes.requantize_for_relu(model)
     assert [model.code(op) for op in model.operations] == [OPERATOR.QUANTIZE]
     pictures = np.random.default_rng(0).integers(-128, 128, (4, 4, 4, 8)).astype(np.float32)
     actual, expected = run(model.content(), pictures), run(content, pictures)
@@ -246,7 +246,7 @@ def test_an_int8_relu_becomes_a_change_of_scale_with_the_same_values() -> None:
 def test_a_relu_whose_range_reaches_below_zero_stays() -> None:
     given = Fed((1, 4, 4, 8), "int8", scale=0.07, zero_point=11)
     model = FlatModel(single("RELU", [given], given, version=2))
-    int8.requantize_for_relu(model)
+    passes.requantize_for_relu(model)
     assert [model.code(op) for op in model.operations] == [OPERATOR.RELU]
 
 
@@ -254,7 +254,7 @@ def test_float_pointwise_convolutions_get_int8_weights(
     mobile: bytes, pictures: NDArray[np.float32]
 ) -> None:
     model = FlatModel(mobile)
-    int8.quantize_dynamically(model)
+    passes.quantize_dynamically(model)
     types = [
         model.tensors[op.inputs[1]].type
         for op in model.operations
@@ -269,15 +269,15 @@ def test_float_pointwise_convolutions_get_int8_weights(
 
 
 def test_preparing_twice_gives_the_same_bytes(mobile: bytes, pictures: NDArray[np.float32]) -> None:
-    assert int8.prepare(mobile, pictures) == int8.prepare(mobile, pictures)
+    assert passes.prepare(mobile, pictures) == passes.prepare(mobile, pictures)
 
 
 def test_preparing_gives_every_tensor_its_own_range(
     mobile: bytes, pictures: NDArray[np.float32]
 ) -> None:
     """Also what an addition reads, which the runtime overwrites with the sum where it can."""
-    model = FlatModel(int8.prepare(mobile, pictures))
-    measured = int8.measure(model.content(), pictures)
+    model = FlatModel(passes.prepare(mobile, pictures))
+    measured = passes.measure(model.content(), pictures)
     ranges = {t: model.tensors[t].quantization for t in (*measured, *model.graph.inputs)}
     (added,) = (op for op in model.operations if model.code(op) == OPERATOR.ADD)
     assert {*added.inputs} < ranges.keys()

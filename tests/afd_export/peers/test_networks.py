@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from afd_export.peers import networks as peers
+from afd_export.peers import networks
 from afd_mobile.network.cost import cost_of
 
 # Table VII: parameters in millions, multiply-adds in billions.
@@ -37,7 +37,7 @@ BY_HAND = {
 
 
 def peer(name: str) -> nn.Module:
-    made: nn.Module = getattr(peers, name)()
+    made: nn.Module = getattr(networks, name)()
     return made
 
 

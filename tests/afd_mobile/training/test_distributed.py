@@ -20,8 +20,7 @@ import torch
 from afd_mobile import cli
 from afd_mobile.checkpoints.checkpoint import load_checkpoint
 from afd_mobile.common.errors import UsageError
-from afd_mobile.training import distributed
-from afd_mobile.training import loop as training
+from afd_mobile.training import distributed, loop
 from tests.commands import free_port
 
 pytestmark = pytest.mark.long
@@ -42,7 +41,7 @@ def trained(name: str, photos: Path, out: Path) -> dict[str, Any]:
     losses: list[float] = []
     checksums: list[float] = []
 
-    def train(module: Any, *rest: Any, **options: Any) -> Iterator[training.Progress]:
+    def train(module: Any, *rest: Any, **options: Any) -> Iterator[loop.Progress]:
         for progress in original(module, *rest, **options):
             losses.append(progress.loss)
             if (name, progress.iteration, os.environ.get("RANK")) == ("stopped", 1, "1"):
@@ -51,7 +50,7 @@ def trained(name: str, photos: Path, out: Path) -> dict[str, Any]:
         total = sum(v.double().abs().sum().item() for v in module.state_dict().values())
         checksums.extend(distributed.gather(total))
 
-    original = training.train
+    original = loop.train
     arguments = [*COMMON.split(), *RUNS[name], "--images", str(photos), "--out", str(out)]
     stdout, stderr, code = io.StringIO(), io.StringIO(), 0
     with (
@@ -59,8 +58,8 @@ def trained(name: str, photos: Path, out: Path) -> dict[str, Any]:
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
     ):
-        patch.setattr(training, "train", train)
-        patch.setattr(training, "VALIDATIONS", 1)
+        patch.setattr(loop, "train", train)
+        patch.setattr(loop, "VALIDATIONS", 1)
         patch.setattr(sys, "argv", ["afd-train", *arguments])
         try:
             cli.train_main()
