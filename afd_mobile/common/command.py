@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from types import FrameType
@@ -56,9 +56,13 @@ def _exit_codes(program: str) -> str:
 
 
 def run_command(
-    command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser
+    command: Callable[[argparse.Namespace], None],
+    parser: argparse.ArgumentParser,
+    given: Sequence[str] | None = None,
 ) -> None:
-    """Parses the arguments, runs the command and exits with its code.
+    """Parses the arguments, those of this process unless others are given, and runs the command.
+
+    It exits with the command's code.
 
     SIGTERM is treated as Ctrl-C, so that half-made output is cleared away on both. Where whoever
     reads the output has gone (`| head`), it ends in silence, with the code that a shell gives for
@@ -66,7 +70,7 @@ def run_command(
     """
     try:
         try:
-            _run(command, parser)
+            _run(command, parser, given)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -75,8 +79,12 @@ def run_command(
         sys.exit(128 + signal.SIGPIPE)
 
 
-def _run(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    arguments = parser.parse_args()
+def _run(
+    command: Callable[[argparse.Namespace], None],
+    parser: argparse.ArgumentParser,
+    given: Sequence[str] | None,
+) -> None:
+    arguments = parser.parse_args(given)
     _interruptions.clear()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)

@@ -21,8 +21,7 @@ TABLES = ("depths", "map", "corrections", "kinds", "fine-tuning", "pictures")
 def main() -> None:
     """Entry point."""
     if sys.argv[1:2] == ["page"]:
-        del sys.argv[1]
-        run_command(_page, _page_parser())
+        run_command(_page, _page_parser(), sys.argv[2:])
     else:
         run_command(_run, _run_parser())
 

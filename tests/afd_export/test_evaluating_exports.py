@@ -18,7 +18,7 @@ from PIL import Image
 from afd_mobile.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.classifiers.names import Factory
 from afd_mobile.classifiers.options import ClassifierOptions
-from afd_mobile.cli import eval_main
+from afd_mobile.cli.evaluate import main as eval_main
 from afd_mobile.common.artifacts import sha256
 from afd_mobile.common.errors import InputError
 from afd_mobile.evaluation.conditions import CLEAN, repeated, single

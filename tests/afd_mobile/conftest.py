@@ -14,8 +14,8 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
-from afd_mobile import cli
 from afd_mobile.classifiers.backbones import Backbone, load_backbone
+from afd_mobile.cli import train
 from afd_mobile.common import plotting
 from tests.afd_mobile.tiny_blocks import FACTORY, SIZE
 from tests.commands import Outcome, exit_code_of
@@ -74,7 +74,7 @@ def afd_train(capfd: pytest.CaptureFixture[str]) -> AfdTrain:
     """The command line in this process."""
 
     def run(*arguments: object) -> Outcome:
-        code = exit_code_of(cli.train_main, "afd-train", *arguments)
+        code = exit_code_of(train.main, "afd-train", *arguments)
         captured = capfd.readouterr()
         return Outcome(code, captured.out, captured.err)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from afd_export import cli as export_cli
-from afd_mobile import cli
+from afd_mobile.cli import evaluate, train
 from afd_mobile.common.resources import models_dir
 from tests.commands import Outcome, run_here
 
@@ -21,8 +21,8 @@ GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
 PROJECT = f"{models_dir().parent}/"
 COMMANDS: dict[str, Callable[[], None]] = {
     "afd-export": export_cli.main,
-    "afd-eval": cli.eval_main,
-    "afd-train": cli.train_main,
+    "afd-eval": evaluate.main,
+    "afd-train": train.main,
 }
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 IN_A_TABLE = re.compile(r"^\|.*\| `(afd-[^`]+)` \|$", re.MULTILINE)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from afd_mobile import cli
 from afd_mobile.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.classifiers.backbones import load_backbone
 from afd_mobile.classifiers.names import Factory, recorded_backbone, spelling, typed_backbone
 from afd_mobile.classifiers.options import ClassifierOptions
+from afd_mobile.cli import evaluate, train
 from afd_mobile.common.errors import InputError
 from afd_mobile.evaluation.predictors import open_predictor, plain_predictor
 from tests.afd_mobile.evaluation.test_predictors import write_export
@@ -156,17 +156,17 @@ def test_a_friendly_checkpoint_is_one_line_and_exit_code_3(
     options = ["--images", images.parent]
     match command:
         case "eval":
-            code = exit_code_of(cli.eval_main, "afd-eval", checkpoint, *options)
+            code = exit_code_of(evaluate.main, "afd-eval", checkpoint, *options)
         case "eval against":
             model = write_export(tmp_path / "export")
-            code = exit_code_of(cli.eval_main, "afd-eval", model, *options, "--against", checkpoint)
+            code = exit_code_of(evaluate.main, "afd-eval", model, *options, "--against", checkpoint)
         case "drift":
             drift = ("drift", "--checkpoint", checkpoint, "--out", tmp_path / "drift")
-            code = exit_code_of(cli.eval_main, "afd-eval", *drift, *options)
+            code = exit_code_of(evaluate.main, "afd-eval", *drift, *options)
         case _:  # the classifier is the typed one, whatever the checkpoint says
-            train = ("--backbone", "squeezenet1_1", "--init", checkpoint)
+            start = ("--backbone", "squeezenet1_1", "--init", checkpoint)
             out = ("--out", tmp_path / "out.safetensors")
-            code = exit_code_of(cli.train_main, "afd-train", *train, *options, *out)
+            code = exit_code_of(train.main, "afd-train", *start, *options, *out)
     error = capsys.readouterr().err
     assert code == 3 and len(error.splitlines()) == 1, error
     if command != "train from it":

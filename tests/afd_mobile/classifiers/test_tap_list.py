@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from afd_export import cli as export_cli
-from afd_mobile import cli
+from afd_mobile.cli import train
 from afd_mobile.network.taps import nearest
 from tests.afd_mobile import tiny_classifier
 from tests.commands import run_here
@@ -23,7 +23,7 @@ ROWS = {
 
 @pytest.mark.parametrize("command", ["afd-train", "afd-export"])
 def test_every_node_with_channels_stride_and_cost(command: str) -> None:
-    main = cli.train_main if command == "afd-train" else export_cli.main
+    main = train.main if command == "afd-train" else export_cli.main
     done = run_here(main, command, "--backbone", tiny_classifier.NAME, "--taps", "list")
     assert (done.code, done.err) == (0, "")
     heading, *rows = done.out.splitlines()
@@ -40,11 +40,11 @@ def test_a_list_needs_a_classifier() -> None:
 
 
 def test_a_training_needs_pictures_and_a_place_for_its_checkpoint() -> None:
-    done = run_here(cli.train_main, "afd-train", "--backbone", "mobilenet_v2")
+    done = run_here(train.main, "afd-train", "--backbone", "mobilenet_v2")
     assert done.code == 2
     assert "required: --images, --out" in done.err
     for asked, missing in (((), "--backbone, --images, --out"), (("--taps", "list"), "--backbone")):
-        done = run_here(cli.train_main, "afd-train", *asked)
+        done = run_here(train.main, "afd-train", *asked)
         assert (done.code, len(done.err.splitlines())) == (2, 1)
         assert f"required: {missing}\n" in done.err
 

@@ -97,8 +97,8 @@ def test_the_help_lists_the_programs_own_exit_codes(program: str, own: list[str]
 
 
 PROGRAMS = (
-    "afd_export.cli:main", "afd_benchmark.cli:main", "afd_mobile.cli:train_main",
-    "afd_mobile.cli:eval_main",
+    "afd_export.cli:main", "afd_benchmark.cli:main", "afd_mobile.cli.train:main",
+    "afd_mobile.cli.evaluate:main",
 )  # fmt: skip
 
 

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from skimage import data
 
-from afd_mobile import cli
 from afd_mobile.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from afd_mobile.checkpoints.fit import record_of
 from afd_mobile.classifiers.backbones import load_backbone
 from afd_mobile.classifiers.options import ClassifierOptions
+from afd_mobile.cli import drift, evaluate
 from afd_mobile.evaluation.conditions import SUITES
 from afd_mobile.evaluation.predictors import open_predictor
 from afd_mobile.network.afd_module import AfdModule
@@ -63,7 +63,7 @@ def afd_eval(*arguments: object) -> OneLine:
     """The command line in this process."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = exit_code_of(cli.eval_main, "afd-eval", *arguments)
+        code = exit_code_of(evaluate.main, "afd-eval", *arguments)
     return OneLine(code, out.getvalue(), err.getvalue())
 
 
@@ -189,7 +189,7 @@ def test_a_second_run_writes_the_same_bytes(full: Run, tiny: Tiny, out: Path) ->
 def test_two_processes_write_what_one_writes(full: Run, tiny: Tiny, out: Path) -> None:
     """21 pictures are three batches, so one process has two of them and the other one."""
     json = out / "two.json"
-    main = "from afd_mobile.cli import eval_main; eval_main()"
+    main = "from afd_mobile.cli.evaluate import main; main()"
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *torchrun, "--no-python", sys.executable, "-c", main]
     done = subprocess.run(
@@ -254,7 +254,7 @@ def test_a_suite_is_one_table_and_one_picture(tiny: Tiny, name: str, out: Path) 
     with Image.open(out / "a.png") as image:
         assert image.format == "PNG"
     table = out / "table.md"
-    code = exit_code_of(cli.eval_main, "afd-eval", "table", out / "a.json", "--out", table)
+    code = exit_code_of(evaluate.main, "afd-eval", "table", out / "a.json", "--out", table)
     assert code == 0 and all(f"\n| {c.name} | " in table.read_text() for c in conditions)
 
 
@@ -572,7 +572,7 @@ def test_an_interrupted_run_writes_nothing(tiny: Tiny, tmp_path: Path, out: Path
     errors = tmp_path / "errors"
     with errors.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from afd_mobile.cli import eval_main; eval_main()"]
+            [sys.executable, "-c", "from afd_mobile.cli.evaluate import main; main()"]
             + [str(option) for option in options],
             cwd=REPOSITORY,
             stderr=stream,
@@ -624,7 +624,7 @@ def test_drift_says_what_a_distilled_module_does_not_bring_back(
     options = ("--checkpoint", path, "--backbone", NAME, "--images", tiny.images)
     outcome = afd_eval("drift", *options, "--limit", "1", "--out", out)
     assert outcome.code == 0, outcome.err
-    assert (cli._DISTILLED in outcome.out) == (objective == "distill")
+    assert (drift._DISTILLED in outcome.out) == (objective == "distill")
     assert {path.name for path in out.iterdir()} == {
         *("drift.json", "curves.png", "maps.png", "features.png")
     }

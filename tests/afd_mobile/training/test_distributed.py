@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from afd_mobile import cli
 from afd_mobile.checkpoints.checkpoint import load_checkpoint
+from afd_mobile.cli.train import main as afd_train
 from afd_mobile.common.errors import UsageError
 from afd_mobile.training import distributed, loop
 from tests.commands import free_port
@@ -62,7 +62,7 @@ def trained(name: str, photos: Path, out: Path) -> dict[str, Any]:
         patch.setattr(loop, "VALIDATIONS", 1)
         patch.setattr(sys, "argv", ["afd-train", *arguments])
         try:
-            cli.train_main()
+            afd_train()
         except SystemExit as error:
             code = int(error.code or 0)
     return {

@@ -19,13 +19,13 @@ from PIL import Image
 from timm.optim import muon as timm_muon
 from torch import Tensor, nn
 
-from afd_mobile import cli
 from afd_mobile.checkpoints import checkpoint
 from afd_mobile.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from afd_mobile.checkpoints.held_out import KEEPS_CLEAN
 from afd_mobile.checkpoints.learning_curve import checked, text_table
 from afd_mobile.classifiers import places
 from afd_mobile.classifiers.backbones import Backbone, load_backbone
+from afd_mobile.cli import train as command
 from afd_mobile.common.artifacts import sha256
 from afd_mobile.common.errors import InputError
 from afd_mobile.common.intervals import MIN_CHANGED
@@ -180,9 +180,9 @@ def test_held_out_pictures_are_not_trained_on(
 def test_the_bar_shows_the_last_point_also_of_an_earlier_version() -> None:
     progress = training.Progress(5, 1.0, 2.0, [earlier_point(160)], 0, [], None, saved=False)
     earlier = {"loss": "2.0000", "recovered": "12.5%", "clean": "75.0%"}
-    assert cli._postfix(progress) == earlier
+    assert command._postfix(progress) == earlier
     newer = dataclasses.replace(progress, curve=[*progress.curve, CURVE[0]])
-    assert cli._postfix(newer) == earlier | {"KL removed": "25.0%"}
+    assert command._postfix(newer) == earlier | {"KL removed": "25.0%"}
 
 
 def test_few_pictures_give_no_learning_curve(finished: Finished) -> None:
@@ -695,7 +695,7 @@ def test_what_does_not_go_together(
 
 
 def test_the_help_states_the_rule() -> None:
-    text = " ".join(cli._train_parser().format_help().split())
+    text = " ".join(command._train_parser().format_help().split())
     assert f"{places.RESIDUALS} in all" in text and "a 40th of the classifier" in text
     assert places.RESIDUAL_SHARE == 1 / 40
     assert f"a stride of {BLOCK} or less" in text
