@@ -13,18 +13,12 @@ import torch
 from torch import Tensor
 
 from afd_mobile.checkpoints.checkpoint import Checkpoint
-from afd_mobile.classifiers.backbones import (
-    AUTOMATIC,
-    PUBLISHED,
-    WITHIN,
-    Backbone,
-    bundled_weights,
-    load_backbone,
-)
+from afd_mobile.classifiers.backbones import Backbone, load_backbone
 from afd_mobile.classifiers.names import named_backbone, recorded_backbone, spelling
 from afd_mobile.classifiers.options import ClassifierOptions
 from afd_mobile.classifiers.places import Network, node_outputs, place_outputs, stride_of
 from afd_mobile.classifiers.record import ClassifierRecord
+from afd_mobile.classifiers.sources import AUTOMATIC, PUBLISHED, WITHIN, bundled_weights
 from afd_mobile.common.errors import InputError
 from afd_mobile.common.resources import imagenet_classes
 from afd_mobile.network.afd_module import AfdConfig

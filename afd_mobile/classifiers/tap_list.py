@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from afd_mobile.classifiers.backbones import whole_network
+from afd_mobile.classifiers.choose import FDE_WIDTHS, SUMMARY, residual_cost
 from afd_mobile.classifiers.names import BackboneName
-from afd_mobile.classifiers.places import FDE_WIDTHS, SUMMARY, Step, residual_cost, stride_of
+from afd_mobile.classifiers.places import Step, stride_of
 from afd_mobile.network.corrections import STRIDES
 
 HEADING = "{node:<{width}}  {channels:>8}  {stride:>6}  {scale:>7}  {residual:>8}  {path}"

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     from afd_mobile.checkpoints.fit import load_fitting, notices_of_fit
     from afd_mobile.classifiers import places
     from afd_mobile.classifiers.backbones import load_backbone
-    from afd_mobile.evaluation import drift
+    from afd_mobile.evaluation import drift, drift_figures
     from afd_mobile.network.afd_module import AfdModule
     from afd_mobile.network.corrections import InsideModule
     from afd_mobile.pictures.picture_files import evenly, list_images, read_image
@@ -128,9 +128,9 @@ def run(arguments: argparse.Namespace) -> None:
         "curves": [_as_lists(dataclasses.asdict(curve)) for curve in curves],
     }
     write_whole(out / "drift.json", to_json(content))
-    write_whole(out / "curves.png", drift.draw_curves(curves))
-    write_whole(out / "maps.png", drift.draw_maps(maps))
-    write_whole(out / "features.png", drift.draw_features(features))
+    write_whole(out / "curves.png", drift_figures.draw_curves(curves))
+    write_whole(out / "maps.png", drift_figures.draw_maps(maps))
+    write_whole(out / "features.png", drift_figures.draw_features(features))
     for curve in curves:
         corrected = "" if curve.mean_after is None else f", corrected {curve.mean_after:.1f}"
         print(f"QF {curve.quality:<3} mean drift {curve.mean_before:.1f} degrees{corrected}")

@@ -169,9 +169,10 @@ def _accuracy(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from afd_mobile.evaluation.accuracy import accuracy_of
+    from afd_mobile.evaluation.accuracy_plot import draw
     from afd_mobile.evaluation.outcomes import evaluate, labelled_pictures, own_share
     from afd_mobile.evaluation.predictors import open_predictor, recovers
-    from afd_mobile.evaluation.report import draw, report_of, text_table
+    from afd_mobile.evaluation.report import report_of, text_table
     from afd_mobile.training import distributed
 
     names, source = _class_names(arguments)
@@ -264,7 +265,8 @@ def _table(arguments: argparse.Namespace) -> None:
     check_plot(arguments.plot)
     check_writable(arguments.out, arguments.plot)
 
-    from afd_mobile.evaluation.report import draw, markdown_table, read_report
+    from afd_mobile.evaluation.accuracy_plot import draw
+    from afd_mobile.evaluation.report import markdown_table, read_report
 
     reports = [read_report(path) for path in arguments.results]
     write(arguments.out, markdown_table(reports).encode())

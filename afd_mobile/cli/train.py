@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from afd_mobile.checkpoints.learning_curve import Point
     from afd_mobile.classifiers.backbones import Backbone
     from afd_mobile.network.corrections import AnyModule
-    from afd_mobile.training.loop import Progress
+    from afd_mobile.training.state import Progress
 
 
 def main() -> None:
@@ -187,10 +187,11 @@ def _train(arguments: argparse.Namespace) -> None:
     from afd_mobile.checkpoints.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
     from afd_mobile.checkpoints.fit import record_of
     from afd_mobile.classifiers.backbones import check_size, load_backbone
-    from afd_mobile.classifiers.places import preset_config
+    from afd_mobile.classifiers.choose import preset_config
     from afd_mobile.network.corrections import module_of
     from afd_mobile.training import distributed
     from afd_mobile.training import loop as training
+    from afd_mobile.training.recipe import Settings
 
     device = distributed.device_of(arguments.device)
     asked, init = classifier_options(arguments), None
@@ -213,7 +214,7 @@ def _train(arguments: argparse.Namespace) -> None:
         say(["the classifier has random weights: there is nothing to learn from it"])
     crop = arguments.crop or backbone.input_size
     check_size(backbone, crop, "--crop")
-    settings = training.Settings(
+    settings = Settings(
         arguments.objective,
         arguments.iterations,
         arguments.batch,

@@ -70,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from afd_mobile.experiments import report, results
     from afd_mobile.pictures.picture_files import list_images
-    from afd_mobile.training.loop import Settings
+    from afd_mobile.training.recipe import Settings
 
     check_writable(out / results.RESULTS)
     settings = Settings("distill", arguments.steps, arguments.batch, arguments.crop, arguments.seed)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from afd_mobile.classifiers.backbones import Backbone, Normalize, classifier
-from afd_mobile.classifiers.places import Network, blank_features, inside_preset
+from afd_mobile.classifiers.choose import blank_features, inside_preset
+from afd_mobile.classifiers.places import Network
 from afd_mobile.experiments.variant import Setup
 from afd_mobile.network.corrections import Guide, InsideModule
 from afd_mobile.network.dct import DctFrontEnd, coefficient_scale
@@ -21,8 +22,9 @@ from afd_mobile.network.fusion import fuse
 from afd_mobile.network.taps import AUTO
 from afd_mobile.pictures.datasets import nchw, spread_crops
 from afd_mobile.pictures.degrade import QUALITIES, jpeg
-from afd_mobile.training.loop import CPU, RECIPES, sharpen_gate
+from afd_mobile.training.loop import sharpen_gate
 from afd_mobile.training.objectives import InsideDistill, observed
+from afd_mobile.training.recipe import CPU, RECIPES
 from afd_mobile.training.validation import MAX_PICTURES, Logits
 
 FromPictures = Callable[[NDArray[np.uint8]], Tensor]

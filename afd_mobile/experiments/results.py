@@ -22,7 +22,7 @@ from afd_mobile.experiments.tables import TABLES
 from afd_mobile.experiments.variant import Setup, Variant
 from afd_mobile.pictures.datasets import spread_crops
 from afd_mobile.pictures.picture_files import evenly, split
-from afd_mobile.training.loop import CPU, Settings
+from afd_mobile.training.recipe import CPU, Settings
 from afd_mobile.training.validation import MAX_PICTURES, Logits, Validation
 
 RESULTS = "results.jsonl"

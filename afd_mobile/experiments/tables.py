@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from afd_mobile.classifiers.backbones import Backbone, classifier
-from afd_mobile.classifiers.places import inside_preset
+from afd_mobile.classifiers.choose import inside_preset
 from afd_mobile.experiments import baselines
 from afd_mobile.experiments.insides import INSIDES, Inside
 from afd_mobile.experiments.variant import Setup, Table, Variant
@@ -15,8 +15,9 @@ from afd_mobile.network.afd_module import AfdConfig, AfdModule
 from afd_mobile.network.corrections import AnyModule, InsideModule, Place, Residual
 from afd_mobile.network.fusion import fuse
 from afd_mobile.network.taps import AUTO, KINDS
-from afd_mobile.training.loop import CPU, sharpen_gate
+from afd_mobile.training.loop import sharpen_gate
 from afd_mobile.training.objectives import objective_of
+from afd_mobile.training.recipe import CPU
 from afd_mobile.training.validation import Logits
 
 # Taps nearer to the picture than the classifier's own.

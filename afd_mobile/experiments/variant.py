@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import nn
 
 from afd_mobile.classifiers.backbones import Backbone
-from afd_mobile.training.loop import CPU, RECIPES, Learner, Recipe, Settings, crop_batches
+from afd_mobile.training.crops import crop_batches
+from afd_mobile.training.recipe import CPU, RECIPES, Learner, Recipe, Settings
 from afd_mobile.training.validation import Logits
 
 

@@ -13,7 +13,7 @@ from afd_export.request import ExportRequest
 from afd_mobile.checkpoints.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from afd_mobile.checkpoints.fit import has_imagenet_head, load_fitting, notices_of_fit
 from afd_mobile.classifiers.backbones import Backbone, load_backbone
-from afd_mobile.classifiers.places import check_places, preset_config
+from afd_mobile.classifiers.choose import check_places, preset_config
 from afd_mobile.common.artifacts import Scope, sha256
 from afd_mobile.common.errors import InputError, UsageError
 from afd_mobile.network.afd_module import AfdConfig

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import afd_mobile
 from afd_export.convert import recipes
 from afd_export.pipeline import ExportResult
-from afd_mobile.classifiers.backbones import bundled_weights
 from afd_mobile.classifiers.names import Module
+from afd_mobile.classifiers.sources import bundled_weights
 from afd_mobile.common.artifacts import Precision, read_manifest
 from afd_mobile.common.errors import AfdError, AfdWarning, InputError, OutputError, UsageError
 from afd_mobile.common.labels import labels_inside

@@ -16,9 +16,9 @@ from afd_export.source import ExportSource, find_source
 from afd_mobile.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from afd_mobile.checkpoints.fit import record_of
 from afd_mobile.classifiers.backbones import Backbone, load_backbone
+from afd_mobile.classifiers.choose import inside_preset
 from afd_mobile.classifiers.names import Factory, OnnxFile
 from afd_mobile.classifiers.options import ClassifierOptions
-from afd_mobile.classifiers.places import inside_preset
 from afd_mobile.common.artifacts import Scope
 from afd_mobile.common.errors import InputError, UsageError
 from afd_mobile.network.afd_module import AfdModule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from afd_mobile.classifiers.backbones import Backbone
-from afd_mobile.classifiers.places import choose_places
+from afd_mobile.classifiers.choose import choose_places
 from afd_mobile.network.corrections import InsideConfig, InsideModule
 from afd_mobile.network.taps import AUTO
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
 from afd_export.peers import networks
-from afd_mobile.classifiers.backbones import IMAGENET_MEAN, IMAGENET_STD, Normalize, bundled_weights
+from afd_mobile.classifiers.backbones import Normalize
+from afd_mobile.classifiers.sources import IMAGENET_MEAN, IMAGENET_STD, bundled_weights
 from afd_mobile.classifiers.weights import load_strictly
 from afd_mobile.classifiers.weights_file import read_weights_file
 

@@ -30,7 +30,6 @@ from afd_mobile.common.terminal import printable
 from afd_mobile.pictures.datasets import DrawnPictures, nchw, spread_crops
 from afd_mobile.pictures.degrade import QUALITIES, jpeg
 from afd_mobile.pictures.picture_files import list_images, split
-from afd_mobile.training import loop
 from afd_mobile.training.command import (
     DEFAULT_WORKERS,
     add_device,
@@ -40,8 +39,11 @@ from afd_mobile.training.command import (
     shown,
     state_beside,
 )
+from afd_mobile.training.crops import crop_batches
 from afd_mobile.training.distributed import device_of
-from afd_mobile.training.loop import RECIPES, SAVE_EVERY_S, crop_batches
+from afd_mobile.training.loop import SAVE_EVERY_S
+from afd_mobile.training.recipe import RECIPES
+from afd_mobile.training.recipe import Settings as CropSettings
 
 PEERS = {"arcnn": restored.arcnn, "dncnn": restored.dncnn}
 CROP = 160  # as `afd-train` draws them; a patch is cut out once it is degraded
@@ -98,7 +100,7 @@ def train(
     optimizer = torch.optim.Adam(network.parameters())
     start = _load(state, settings, network, optimizer) if resume else 0
     pictures, schedule = DrawnPictures(len(images)), RECIPES["distill"].schedule
-    drawn = loop.Settings("distill", settings.iterations, settings.batch, CROP, settings.seed)
+    drawn = CropSettings("distill", settings.iterations, settings.batch, CROP, settings.seed)
     batches = crop_batches(images, drawn, start=start, workers=workers, device=device)
     last_saved = time.monotonic()
     for iteration, (*crops, draws) in enumerate(batches, start=start + 1):

@@ -13,15 +13,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision import models
 
-from afd_mobile.classifiers.backbones import (
-    IMAGENET_MEAN,
-    NAMED_TAPS,
-    Normalize,
-    bundled_weights,
-    check_size,
-    load_backbone,
-)
+from afd_mobile.classifiers.backbones import Normalize, check_size, load_backbone
 from afd_mobile.classifiers.names import Factory
+from afd_mobile.classifiers.sources import IMAGENET_MEAN, NAMED_TAPS, bundled_weights
 from afd_mobile.common.errors import InputError, UsageError
 from afd_mobile.common.resources import models_dir
 

@@ -8,13 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from afd_mobile.classifiers.backbones import Backbone, load_backbone
-from afd_mobile.classifiers.places import (
-    check_places,
-    choose_places,
-    corrected,
-    corrected_tail,
-    marked,
-)
+from afd_mobile.classifiers.choose import check_places, choose_places
+from afd_mobile.classifiers.places import corrected, corrected_tail, marked
 from afd_mobile.common.errors import InputError, UsageError
 from afd_mobile.network.corrections import Place
 from afd_mobile.network.cost import cost_of

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from afd_mobile.classifiers.backbones import bundled_weights
+from afd_mobile.classifiers.sources import bundled_weights
 from afd_mobile.common.resources import imagenet_classes, models_dir
 
 

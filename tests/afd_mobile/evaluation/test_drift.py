@@ -15,7 +15,7 @@ from scipy.fft import dctn
 
 from afd_mobile.classifiers.backbones import Backbone, Normalize, load_backbone
 from afd_mobile.common.errors import InputError
-from afd_mobile.evaluation import drift
+from afd_mobile.evaluation import drift, drift_figures
 from afd_mobile.network.afd_module import AfdModule
 from afd_mobile.pictures.datasets import centre_crop
 from afd_mobile.pictures.degrade import jpeg
@@ -344,7 +344,11 @@ def test_figures_are_pngs_and_the_same_every_time(
     maps = drift.drift_maps(first_layer, used, read_image(path), [10, 25])
     features = drift.feature_maps(first_layer, used, read_image(path))
     drawn, *again = (
-        (drift.draw_curves(curves), drift.draw_maps(maps), drift.draw_features(features))
+        (
+            drift_figures.draw_curves(curves),
+            drift_figures.draw_maps(maps),
+            drift_figures.draw_features(features),
+        )
         for _ in range(1 + corrected)
     )
     assert again == [drawn] * corrected

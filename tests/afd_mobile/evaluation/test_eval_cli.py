@@ -618,7 +618,7 @@ def test_drift_says_what_a_distilled_module_does_not_bring_back(
     tiny: Tiny, tmp_path: Path, out: Path, objective: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The figures are made, but no pixels of them.
-    monkeypatch.setattr("afd_mobile.evaluation.drift.png", lambda figure: b"PNG")
+    monkeypatch.setattr("afd_mobile.evaluation.drift_figures.png", lambda figure: b"PNG")
     path = tmp_path / "mine.safetensors"
     save_checkpoint(path, Checkpoint(make_module(), NAME, TAP, {"objective": objective}))
     options = ("--checkpoint", path, "--backbone", NAME, "--images", tiny.images)

@@ -15,16 +15,10 @@ from PIL import Image
 from afd_mobile.common.artifacts import to_json
 from afd_mobile.common.errors import InputError
 from afd_mobile.evaluation.accuracy import accuracy_of
+from afd_mobile.evaluation.accuracy_plot import draw
 from afd_mobile.evaluation.conditions import CLEAN, LEFT_ALONE, Condition, repeated, single
 from afd_mobile.evaluation.outcomes import Outcomes
-from afd_mobile.evaluation.report import (
-    Report,
-    draw,
-    markdown_table,
-    read_report,
-    report_of,
-    text_table,
-)
+from afd_mobile.evaluation.report import Report, markdown_table, read_report, report_of, text_table
 from afd_mobile.pictures.degrade import Blur, Codec, Jpeg, Webp
 
 CONDITIONS = [CLEAN, single(25), single(7), repeated(3, Codec.AVIF)]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from afd_mobile.classifiers import places
+from afd_mobile.classifiers import choose
 from afd_mobile.classifiers.backbones import Backbone
 from afd_mobile.experiments.results import Run
 from afd_mobile.experiments.variant import Setup
 from afd_mobile.pictures.picture_files import list_images
-from afd_mobile.training.loop import Settings
+from afd_mobile.training.recipe import Settings
 from tests.afd_mobile.tiny_blocks import FACTORY, SIZE, write_pictures
 
 SETTINGS = Settings("distill", iterations=2, batch=2, crop=SIZE, seed=0)
@@ -20,7 +20,7 @@ SETTINGS = Settings("distill", iterations=2, batch=2, crop=SIZE, seed=0)
 @pytest.fixture(autouse=True)
 def _costly_residuals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any residual costs more than a share of so small a classifier."""
-    monkeypatch.setattr(places, "RESIDUAL_SHARE", 100.0)
+    monkeypatch.setattr(choose, "RESIDUAL_SHARE", 100.0)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from afd_mobile.network.corrections import Guide
 from afd_mobile.pictures.datasets import nchw
 from afd_mobile.pictures.degrade import QUALITIES, jpeg
 from afd_mobile.pictures.picture_files import read_image
-from afd_mobile.training.loop import CPU
+from afd_mobile.training.recipe import CPU
 from tests.afd_mobile.experiments.conftest import SETTINGS
 from tests.afd_mobile.tiny_blocks import FACTORY, SIZE
 

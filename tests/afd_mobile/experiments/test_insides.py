@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from afd_mobile.classifiers.backbones import Backbone
-from afd_mobile.classifiers.places import inside_preset
+from afd_mobile.classifiers.choose import inside_preset
 from afd_mobile.experiments.insides import INSIDES
 
 

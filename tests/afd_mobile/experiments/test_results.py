@@ -19,7 +19,7 @@ from afd_mobile.network.afd_module import AfdModule
 from afd_mobile.network.fusion import fuse
 from afd_mobile.pictures.datasets import nchw
 from afd_mobile.pictures.picture_files import list_images
-from afd_mobile.training.loop import CPU
+from afd_mobile.training.recipe import CPU
 from afd_mobile.training.validation import Logits
 from tests.afd_mobile.experiments.conftest import SETTINGS
 from tests.afd_mobile.single_tap import single_tap_config

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from afd_mobile.classifiers.backbones import Backbone, load_backbone
-from afd_mobile.classifiers.places import inside_preset
+from afd_mobile.classifiers.choose import inside_preset
 from afd_mobile.experiments import __main__, tables
 from afd_mobile.experiments.results import Run
 from afd_mobile.experiments.tables import TABLES

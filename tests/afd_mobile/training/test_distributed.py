@@ -21,6 +21,7 @@ from afd_mobile.checkpoints.checkpoint import load_checkpoint
 from afd_mobile.cli.train import main as afd_train
 from afd_mobile.common.errors import UsageError
 from afd_mobile.training import distributed, loop
+from afd_mobile.training.state import Progress
 from tests.commands import free_port
 
 pytestmark = pytest.mark.long
@@ -41,7 +42,7 @@ def trained(name: str, photos: Path, out: Path) -> dict[str, Any]:
     losses: list[float] = []
     checksums: list[float] = []
 
-    def train(module: Any, *rest: Any, **options: Any) -> Iterator[loop.Progress]:
+    def train(module: Any, *rest: Any, **options: Any) -> Iterator[Progress]:
         for progress in original(module, *rest, **options):
             losses.append(progress.loss)
             if (name, progress.iteration, os.environ.get("RANK")) == ("stopped", 1, "1"):

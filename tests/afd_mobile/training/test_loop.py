@@ -23,7 +23,7 @@ from afd_mobile.checkpoints import checkpoint
 from afd_mobile.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from afd_mobile.checkpoints.held_out import KEEPS_CLEAN
 from afd_mobile.checkpoints.learning_curve import checked, text_table
-from afd_mobile.classifiers import places
+from afd_mobile.classifiers import choose
 from afd_mobile.classifiers.backbones import Backbone, load_backbone
 from afd_mobile.cli import train as command
 from afd_mobile.common.artifacts import sha256
@@ -37,7 +37,9 @@ from afd_mobile.pictures.datasets import centre_crop, spread_crops
 from afd_mobile.pictures.degrade import QUALITIES, jpeg
 from afd_mobile.pictures.picture_files import list_images, read_image, split
 from afd_mobile.training import loop as training
-from afd_mobile.training.loop import CPU, Settings, _pictures_sha256
+from afd_mobile.training.recipe import CPU, Learner, Settings, _ema, _muon
+from afd_mobile.training.recipe import RECIPES as TRAINED_BY
+from afd_mobile.training.state import Progress, _pictures_sha256
 from afd_mobile.training.validation import Validation
 from tests.afd_mobile.checkpoints.test_learning_curve import CURVE, earlier_point
 from tests.afd_mobile.conftest import AfdTrain
@@ -56,7 +58,7 @@ train = partial(training.train, workers=0)
 
 def new_module(backbone: Backbone, preset: str = "paper", seed: int = 0) -> AnyModule:
     torch.manual_seed(seed)
-    module = module_of(places.preset_config(backbone, preset_taps(preset, [])))
+    module = module_of(choose.preset_config(backbone, preset_taps(preset, [])))
     module.reset_to_identity()
     return module
 
@@ -76,7 +78,7 @@ def interrupted_state(
     steps.close()  # type: ignore[attr-defined]
 
 
-Finished = tuple[Path, AnyModule, list[training.Progress]]
+Finished = tuple[Path, AnyModule, list[Progress]]
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +180,7 @@ def test_held_out_pictures_are_not_trained_on(
 
 
 def test_the_bar_shows_the_last_point_also_of_an_earlier_version() -> None:
-    progress = training.Progress(5, 1.0, 2.0, [earlier_point(160)], 0, [], None, saved=False)
+    progress = Progress(5, 1.0, 2.0, [earlier_point(160)], 0, [], None, saved=False)
     earlier = {"loss": "2.0000", "recovered": "12.5%", "clean": "75.0%"}
     assert command._postfix(progress) == earlier
     newer = dataclasses.replace(progress, curve=[*progress.curve, CURVE[0]])
@@ -489,10 +491,10 @@ def test_a_group_of_parameters_has_its_own_factor_on_the_rate() -> None:
         {"params": [module.weight]}, {"params": [module.bias], "factor": 3.0}
     ]  # fmt: skip
     recipe = dataclasses.replace(
-        training.RECIPES["distill"], optimizer=lambda _, rate: torch.optim.Adam(groups, rate),
+        TRAINED_BY["distill"], optimizer=lambda _, rate: torch.optim.Adam(groups, rate),
         learning_rate=0.01, schedule=lambda done: done, ema=0.0,
     )  # fmt: skip
-    learner = training.Learner(module, recipe, CPU)
+    learner = Learner(module, recipe, CPU)
     white = torch.full((1, 8, 8, 3), 255, dtype=torch.uint8)
     learner.step(Sum(), (white, white), 0.5)
     moved = {k: float((before[k] - v).sum()) for k, v in module.state_dict().items()}
@@ -502,7 +504,7 @@ def test_a_group_of_parameters_has_its_own_factor_on_the_rate() -> None:
 @pytest.mark.parametrize(("updates", "decay"), [(0, 0.1), (1, 2 / 11), (10, 0.55), (10**6, 0.999)])
 def test_the_window_of_the_averages_grows(updates: int, decay: float) -> None:
     averages = [torch.tensor([2.0])]
-    training._ema(0.999)(averages, [torch.tensor([5.0])], torch.tensor(updates))
+    _ema(0.999)(averages, [torch.tensor([5.0])], torch.tensor(updates))
     assert averages[0].item() == pytest.approx(decay * 2 + (1 - decay) * 5)
 
 
@@ -541,7 +543,7 @@ def test_muon_orthogonalises_in_what_the_processor_computes_with(
 
     monkeypatch.setattr(timm_muon, "zeropower_via_newtonschulz", record)
     weight = nn.Parameter(torch.randn(8, 16))
-    optimizer = training._muon(iter([weight]), 0.1)
+    optimizer = _muon(iter([weight]), 0.1)
     weight.grad = torch.randn(8, 16)
     optimizer.step()
     assert types == [torch.bfloat16 if able else torch.float32]
@@ -696,8 +698,8 @@ def test_what_does_not_go_together(
 
 def test_the_help_states_the_rule() -> None:
     text = " ".join(command._train_parser().format_help().split())
-    assert f"{places.RESIDUALS} in all" in text and "a 40th of the classifier" in text
-    assert places.RESIDUAL_SHARE == 1 / 40
+    assert f"{choose.RESIDUALS} in all" in text and "a 40th of the classifier" in text
+    assert choose.RESIDUAL_SHARE == 1 / 40
     assert f"a stride of {BLOCK} or less" in text
     assert f"keep their class lies below {KEEPS_CLEAN:.0%}".replace("%", " %") in text
     assert f"Fewer than {MIN_CHANGED} pictures" in text
@@ -910,7 +912,7 @@ def test_an_interrupted_training_is_saved_and_ends_as_if_it_had_gone_on(
     assert afd_train(*options(photos, whole), *more).code == 0
     original = training.train
 
-    def interrupted(*arguments: Any, **named: Any) -> Iterator[training.Progress]:
+    def interrupted(*arguments: Any, **named: Any) -> Iterator[Progress]:
         for progress in original(*arguments, **named):
             if progress.iteration == 1:
                 signal.raise_signal(sent)
@@ -942,7 +944,7 @@ def test_whenever_a_training_is_interrupted_its_state_is_named(
     def interrupt(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    def interrupted_twice(*arguments: Any, **named: Any) -> Iterator[training.Progress]:
+    def interrupted_twice(*arguments: Any, **named: Any) -> Iterator[Progress]:
         for progress in original(*arguments, **named):
             interrupt()
             interrupt()
@@ -970,7 +972,7 @@ def test_whenever_a_training_is_interrupted_its_state_is_named(
 def test_a_training_that_is_interrupted_before_its_first_state_says_so(
     tmp_path: Path, photos: Path, afd_train: AfdTrain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: Any, **__: Any) -> Iterator[training.Progress]:
+    def interrupted(*_: Any, **__: Any) -> Iterator[Progress]:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         yield from ()
