@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
+from afd_benchmark.arguments import HOST, parser_of
 from afd_mobile import __version__
-from afd_mobile.common.command import Parser, positive, run_command
+from afd_mobile.common.command import run_command
 from afd_mobile.common.errors import DeviceError, InputError, MeasurementError, UsageError
 from afd_mobile.common.terminal import printable
 
@@ -26,216 +27,21 @@ if TYPE_CHECKING:
     from afd_benchmark.run import Outcome
     from afd_benchmark.targets import Target
 
-HOST, ALL = "host", "all"
+ALL = "all"
 PEER = "peer:"
 
 
 def main() -> None:
     """Entry point of the console script."""
-    run_command(lambda arguments: arguments.command(arguments), _parser())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        "afd-bench",
-        "Measure exported TFLite files on this host and on phones, each figure with its evidence.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-
-    def command(name: str, what: str) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = commands.add_parser(
-            name, help=what, description=f"{what[0].upper()}{what[1:]}."
-        )
-        return added
-
-    run = command("run", "measure files, and check their outputs first")
-    _add_targets(run)
-    add = run.add_argument
-    add(
-        "--device",
-        nargs="+",
-        default=[HOST],
-        metavar="host|SERIAL|all",
-        help="this machine, phones by their serials, or all connected phones (default: host)",
-    )
-    add(
-        "--backend",
-        nargs="+",
-        default=["cpu"],
-        type=_backend,
-        metavar="cpu|gpu|nnapi|external:LIB",
-        help="external:LIB is a TFLite external delegate, such as Qualcomm's QNN (default: cpu)",
-    )
-    add(
-        "--delegate-option",
-        nargs="+",
-        default=[],
-        type=_option,
-        metavar="K=V",
-        help="for the external delegate",
-    )
-    add(
-        "--full-delegation",
-        action="store_true",
-        help="INVALID where the asked backend leaves operations to the CPU (default: SUSPECT)",
-    )
-    add(
-        "--input-shape",
-        type=_shape,
-        metavar="N,H,W,C",
-        help="for files whose input may have any size, such as 1,224,224,3",
-    )
-    add("--threads", nargs="+", type=positive, default=[1], metavar="N", help="(default: 1)")
-    add("--runs", type=positive, default=50, metavar="N", help="at least, a repeat (default: 50)")
-    add(
-        "--min-secs",
-        type=_seconds,
-        default=0.5,
-        metavar="S",
-        help="at least, a repeat (default: 0.5)",
-    )
-    add(
-        "--repeats",
-        type=positive,
-        default=10,
-        metavar="N",
-        help="processes or starts; an interval needs 6 (default: 10)",
-    )
-    add(
-        "--time-limit",
-        type=_seconds,
-        default=240.0,
-        metavar="S",
-        help="a process or start that takes longer is ended, and its case INVALID (default: 240)",
-    )
-    add(
-        "--cool-down",
-        type=_seconds,
-        default=300.0,
-        metavar="S",
-        help="how long to wait at most for a phone to be as cool as at the start (default: 300)",
-    )
-    add(
-        "--against",
-        metavar="TARGET",
-        help="measure in turn with this, and give the ratio",
-    )
-    add("--profile", action="store_true", help="the time of every operation, too (phones)")
-    add(
-        "--tool",
-        type=Path,
-        metavar="PATH",
-        help="what measures on the phones: the harness app (.apk; default: as `make apk` built it) "
-        "or TFLite's benchmark_model for Android",
-    )
-    _add_servers(run)
-    add("--resume", action="store_true", help="go on in --out: finished cases are not repeated")
-    add("--out", type=Path, metavar="DIR", help="(default: benchmarks/DATE-TIME)")
-    run.set_defaults(command=_run)
-
-    devices = command("devices", "what is connected, and what it cannot do")
-    _add_servers(devices)
-    devices.set_defaults(command=_devices)
-
-    cost = command("cost", "parameters, multiply-adds, memory, from the files")
-    _add_targets(cost)
-    cost.add_argument("--operations", action="store_true", help="every operation, too")
-    cost.add_argument("--json", action="store_true", help="print JSON")
-    cost.set_defaults(command=_cost)
-
-    parse = command("parse", "read logs that benchmark_model wrote elsewhere")
-    parse.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="`-`: standard input")
-    parse.add_argument("--json", action="store_true", help="print JSON")
-    parse.set_defaults(command=_parse)
-
-    report = command("report", "one page from one or several results")
-    report.add_argument(
-        "results",
-        nargs="+",
-        type=Path,
-        metavar="RESULTS",
-        help="a folder that `afd-bench run` wrote, or its results.json",
-    )
-    report.add_argument(
-        "--accuracy",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="JSON",
-        help="what `afd-eval --json` wrote, to show accuracy against latency",
-    )
-    report.add_argument(
-        "--out",
-        type=Path,
-        default=Path("report.html"),
-        metavar="FILE",
-        help="by its ending: .html .md .json .csv, or .png: recovered share against latency, the "
-        "paper's Fig. 9 (default: %(default)s)",
-    )
-    report.set_defaults(command=_report)
-
-    again = command("replay", "run a recorded session again, without the phone")
-    again.add_argument(
-        "cassette",
-        type=Path,
-        metavar="CASSETTE",
-        help="a folder that `afd-bench run` wrote under cassettes/, one for each phone",
-    )
-    again.add_argument("--out", type=Path, metavar="DIR", help="(default: benchmarks/DATE-TIME)")
-    again.set_defaults(command=_replay)
-    return parser
-
-
-def _add_targets(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "targets",
-        nargs="+",
-        metavar="TARGET",
-        help="an export folder, a .tflite file, a folder of several, or peer:NAME or peer:all, "
-        "the networks of the paper's Table VII",
-    )
-
-
-def _add_servers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--adb-server",
-        nargs="+",
-        default=[],
-        metavar="HOST:PORT",
-        help="adb servers of other hosts (default: this machine's own)",
-    )
-
-
-def _backend(text: str) -> str:
-    from afd_benchmark.plan import CPU, EXTERNAL, GPU, NNAPI
-
-    if text in (CPU, GPU, NNAPI) or (text.startswith(EXTERNAL) and text != EXTERNAL):
-        return text
-    raise argparse.ArgumentTypeError(f"{text!r} is none of cpu, gpu, nnapi, external:LIB")
-
-
-def _option(text: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form K=V")
-    return key, value
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    sides = text.split(",")
-    if not all(side.isdecimal() and 0 < int(side) < 2**31 for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as 1,224,224,3")
-    return tuple(map(int, sides))
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e5:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
-    return value
+    commands = {
+        "run": _run,
+        "devices": _devices,
+        "cost": _cost,
+        "parse": _parse,
+        "report": _report,
+        "replay": _replay,
+    }
+    run_command(lambda arguments: arguments.command(arguments), parser_of(commands))
 
 
 # --- run ------------------------------------------------------------------------------------------
