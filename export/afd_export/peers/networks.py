@@ -1,7 +1,7 @@
 """The paper's peers (Table VII): picture in, cleaner picture out, to be run before a classifier.
 
 Architectures as published where they are; random weights, the same on every call, because only
-their cost is compared (`train_peer` trains two of them). Each maps (N, 3, S, S), RGB 0 to 1, to the
+their cost is compared (`train` trains two of them). Each maps (N, 3, S, S), RGB 0 to 1, to the
 same shape, 8 divides S; figures are for S = 224, multiply-adds those of convolutions and matrix
 products (the paper's seem to count biases as well). All of a network lies in its one module
 `restore`, so an export taps that one:

@@ -1,6 +1,6 @@
 """A peer of the paper's Table V as preprocessing: it restores the picture, MobileNetV2 classifies.
 
-A classifier like any other, picture 0 to 1 in, with the weights that `train_peer` wrote:
+A classifier like any other, picture 0 to 1 in, with the weights that `train` wrote:
 `afd-export --checkpoint none --backbone afd_export.peers.restored:NAME --backbone-weights FILE
 --mean 0 0 0 --std 1 1 1`. Untrained, it leaves the picture as it is: training starts from no
 correction, as the module's does.
