@@ -13,7 +13,7 @@ make check        format, lint, types, import rules
 make apk          the harness app for Android
 make arm64-check  replays an export on an emulated arm64 processor
 make accuracy     the accuracy tables, from exported files (IMAGES, CALIBRATION)
-make networks     classifiers of many families, exported plain and corrected (NETWORK_IMAGES): docs/networks.md
+make networks     classifiers of many families, exported plain and corrected: docs/networks.md
 make figure9      peers trained on TRAIN before MobileNetV2, and ours: recovered share against latency
 make clean        removes what these made
 endef
@@ -135,11 +135,9 @@ exports/accuracy/%-int8.json: exports/accuracy/%/manifest.json
 
 .PRECIOUS: exports/accuracy/plain-%/manifest.json exports/accuracy/afd-%/manifest.json
 
-# Goes on from what docs/networks.json holds. A few pictures suffice: weights are random.
-NETWORK_IMAGES ?= $(CALIBRATION)
-
+# Goes on from what docs/networks.json holds.
 networks: setup
-	$(BIN)/python -m afd_export.network_table --images $(NETWORK_IMAGES) --out docs/networks.json --page docs/networks.md
+	$(BIN)/python -m afd_export.network_table --images $(CALIBRATION) --out docs/networks.json --page docs/networks.md
 
 # The paper's Fig. 9, measured: peers as preprocessing before MobileNetV2 beside our module in it.
 TRAIN ?= $(CALIBRATION)

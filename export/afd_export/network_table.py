@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from afd_mobile.common.command import Parser, run_command
 from afd_mobile.common.errors import InputError
 from afd_mobile.common.files import check_writable, write_whole
 from afd_mobile.common.terminal import in_markdown, printable
+from afd_mobile.pictures.picture_files import evenly, list_images
 
 PROGRAM = "python -m afd_export.network_table"
 TORCHVISION = (
@@ -46,6 +48,8 @@ TIMM = (
     "hgnetv2_b0",
 )
 NETWORKS = (*(f"torchvision/{n}" for n in TORCHVISION), *(f"timm/{n}" for n in TIMM))
+# Weights are random, so that more pictures tell nothing more, and large networks take long.
+PICTURES = 2
 DELEGATES = {"xnnpack": "XNNPACK", "gpu": "GPU"}
 LARGEST = 3
 
@@ -76,11 +80,14 @@ class Attempt:
 def attempt(network: str, *, corrected: bool, images: Path) -> Attempt:
     """`afd-export` of the network with random weights, float32, in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="afd-networks-") as scratch:
-        out, errors = Path(scratch) / "export", Path(scratch) / "errors"
+        out, errors, few = (Path(scratch) / name for name in ("export", "errors", "pictures"))
+        few.mkdir()
+        for number, image in enumerate(evenly(list_images(images), PICTURES)):
+            shutil.copy(image, few / f"{number}{image.suffix}")
         command = [sys.executable, "-m", "afd_export.cli", "--fuse", "--backbone", network]
         command += ["--backbone-weights", "random", "--precision", "float32"]
         command += ["--checkpoint", "random" if corrected else "none"]
-        command += ["--images", str(images), "--out", str(out)]
+        command += ["--images", str(few), "--out", str(out)]
         started = time.monotonic()
         with errors.open("wb") as stderr:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)  # noqa: S603 - this Python, names of our own
@@ -232,7 +239,13 @@ def _parser() -> argparse.ArgumentParser:
         "how each ended. What --out holds already is not exported again.",
     )
     add = parser.add_argument
-    add("--images", type=Path, required=True, metavar="DIR", help="as in afd-export; few suffice")
+    add(
+        "--images",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help=f"{PICTURES} of these pictures verify",
+    )
     add("--out", type=Path, required=True, metavar="FILE", help="results as they come, .json")
     add("--page", type=Path, required=True, metavar="FILE", help="the table, .md")
     add("networks", nargs="*", metavar="NETWORK", help="(default: those that the project names)")
