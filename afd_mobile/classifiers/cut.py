@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from afd_mobile.classifiers.onnx_operators import Operation
+from afd_mobile.classifiers.from_onnx.node import Operation
 from afd_mobile.classifiers.places import (
     QUALNAME,
     Network,

@@ -36,7 +36,7 @@ from afd_mobile.network.afd_module import CHECKPOINT_FORMAT
 from afd_mobile.network.taps import nearest
 
 if TYPE_CHECKING:
-    from afd_mobile.classifiers.onnx_network import OnnxNetwork
+    from afd_mobile.classifiers.from_onnx.network import OnnxNetwork
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -189,7 +189,7 @@ def _source_with_attributes(name: str, model: nn.Module) -> Source:
 
 
 def _onnx_source(file: OnnxFile, input_size: int | None, record: ClassifierRecord | None) -> Source:
-    from afd_mobile.classifiers.onnx_network import (
+    from afd_mobile.classifiers.from_onnx.network import (
         read_onnx,  # onnx and its runtime are slow to import
     )
 

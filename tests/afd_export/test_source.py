@@ -25,7 +25,7 @@ from afd_mobile.network.afd_module import AfdModule
 from afd_mobile.network.corrections import InsideModule
 from tests.afd_export.conftest import PLACES
 from tests.afd_mobile.checkpoints.test_held_out import HARMFUL, HELPFUL
-from tests.afd_mobile.classifiers.test_onnx_network import write
+from tests.afd_mobile.classifiers.from_onnx.test_network import write
 from tests.afd_mobile.inside import inside_module
 from tests.afd_mobile.single_tap import single_tap_config
 from tests.afd_mobile.tiny_blocks import FACTORY as BLOCKS

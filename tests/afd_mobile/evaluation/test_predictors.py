@@ -26,7 +26,7 @@ from afd_mobile.evaluation.predictors import (
     recovers,
 )
 from tests.afd_mobile import tiny_classifier
-from tests.afd_mobile.classifiers.test_onnx_network import write
+from tests.afd_mobile.classifiers.from_onnx.test_network import write
 from tests.afd_mobile.tiny_classifier import (
     CLASSES,
     FACTORY,

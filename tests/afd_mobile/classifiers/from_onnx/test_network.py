@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from afd_mobile.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from afd_mobile.checkpoints.fit import load_fitting, notices_of_fit, record_of
 from afd_mobile.classifiers.backbones import load_backbone
+from afd_mobile.classifiers.from_onnx.network import example_pictures
 from afd_mobile.classifiers.names import OnnxFile, named_backbone, typed_backbone
-from afd_mobile.classifiers.onnx_network import example_pictures
 from afd_mobile.classifiers.options import ClassifierOptions
 from afd_mobile.classifiers.sources import IMAGENET_MEAN, IMAGENET_STD
 from afd_mobile.classifiers.tap_list import tap_list

@@ -18,7 +18,8 @@ from onnx.reference import ReferenceEvaluator
 from PIL import Image, ImageOps
 from torch import Tensor, fx, nn
 
-from afd_mobile.classifiers.onnx_operators import Call, Operation, UnknownOperatorError, layer_of
+from afd_mobile.classifiers.from_onnx.node import Call, Operation, UnknownOperatorError
+from afd_mobile.classifiers.from_onnx.operators import layer_of
 from afd_mobile.common.errors import InputError
 
 # Of the largest logit, on two photographs. Measured on 21 files of 9 networks: up to 2e-6.

@@ -1,0 +1,1 @@
+"""A classifier from an ONNX file: its nodes as PyTorch's layers."""
