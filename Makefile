@@ -98,13 +98,13 @@ exports/demo-corrected/manifest.json:
 # pictures, for int8.
 IMAGES ?= ../shared/images/imagenet_dev
 CALIBRATION ?= ../shared/images/train
-CHECKPOINTS := afd-mobilenet_v2-mobile afd-mobilenet_v2-paper afd-squeezenet1_1-mobile
+CHECKPOINTS := afd-mobilenet_v2-mobile afd-mobilenet_v2-paper afd-squeezenet1_1-mobile afd-tf_efficientnet_lite0-mobile
 RESULTS := $(foreach c,$(CHECKPOINTS),$(foreach k,jpeg repeated avif,exports/accuracy/$(c)-$(k).json))
 jpeg := --qualities 25 18 15 10 7
 repeated := --qualities clean --times 1 2 3 4 5
 avif := --codec avif $(jpeg)
 
-INT8 := $(foreach m,afd-mobilenet_v2-mobile plain-mobilenet_v2,exports/accuracy/$(m)-int8.json)
+INT8 := $(foreach m,afd-mobilenet_v2-mobile plain-mobilenet_v2 afd-tf_efficientnet_lite0-mobile,exports/accuracy/$(m)-int8.json)
 
 # The table $(1) as a page of docs/, under a title.
 page = printf '\# %s\n\nBy `make accuracy`; back to the [README](../README.md\#where-it-stands).\n\n' '$(2)' | cat - exports/accuracy/$(1) > docs/$(1)

@@ -62,3 +62,13 @@ def squeezenet(made_once: Callable[..., Path]) -> Path:
         export(folder / "out", "--checkpoint", "afd-squeezenet1_1-mobile")
 
     return made_once("squeezenet", make) / "out"
+
+
+@pytest.fixture(scope="session")
+def lite0(made_once: Callable[..., Path]) -> Path:
+    """The shipped checkpoint for EfficientNet-Lite0 in all default precisions."""
+
+    def make(folder: Path) -> None:
+        export(folder / "out", "--checkpoint", "afd-tf_efficientnet_lite0-mobile")
+
+    return made_once("lite0", make) / "out"

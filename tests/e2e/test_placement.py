@@ -12,7 +12,10 @@ from afd_export.placement.rules import Delegate
 from afd_mobile.common.artifacts import read_manifest
 from tests.delegate_engines import gpu_engine, xnnpack_log
 
-SHIPPED = ("afd-mobilenet_v2-mobile", "afd-mobilenet_v2-paper", "afd-squeezenet1_1-mobile")
+SHIPPED = (
+    *("afd-mobilenet_v2-mobile", "afd-mobilenet_v2-paper"),
+    *("afd-squeezenet1_1-mobile", "afd-tf_efficientnet_lite0-mobile"),
+)
 
 
 @pytest.fixture(scope="session")

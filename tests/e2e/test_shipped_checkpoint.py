@@ -87,7 +87,12 @@ def test_shipped_checkpoint_keeps_the_mobile_budget(corrected: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shipped", ["corrected", pytest.param("squeezenet", marks=pytest.mark.long)]
+    "shipped",
+    [
+        "corrected",
+        pytest.param("squeezenet", marks=pytest.mark.long),
+        pytest.param("lite0", marks=pytest.mark.long),
+    ],
 )
 def test_shipped_checkpoints_export_by_default_in_all_precisions(
     shipped: str, request: pytest.FixtureRequest
@@ -99,6 +104,12 @@ def test_shipped_checkpoints_export_by_default_in_all_precisions(
         if stage["stage"] != "tflite int8":
             assert stage["limits"]["max_changed_beyond_error"] == 0
             assert stage["parity"]["changed_beyond_error"] == []
+
+
+@pytest.mark.long
+def test_the_int8_file_of_efficientnet_lite0_computes_in_int8_alone(lite0: Path) -> None:
+    (file,) = (f for f in read_manifest(lite0)["files"] if f.get("precision") == "int8")
+    assert file["float_operations"] == 0
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
