@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from afd_export.source import ExportSource
 from afd_mobile import __version__
 from afd_mobile.common.artifacts import Scope
 from afd_mobile.common.resources import models_dir
 from afd_mobile.network.corrections import InsideModule
-
-if TYPE_CHECKING:
-    from afd_export.source import ExportSource
 
 
 @dataclass(frozen=True)
