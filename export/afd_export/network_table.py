@@ -113,7 +113,7 @@ def _file(folder: Path) -> dict[str, Any]:
     return {
         "input_size": manifest["backbone"]["input_size"],
         "multiply_adds": manifest["cost"]["graph"]["deployed"]["multiply_adds"],
-        "operations": placement["operations"],
+        "operations": len(placement["operations"]),
         "snr_db": manifest["parity"]["stages"][-1]["parity"]["snr_db"],
         "places": len((manifest["afd"] or {}).get("config", {}).get("places", [])),
         "placement": {
