@@ -12,18 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from afd_mobile.classifiers.cut import cut, default_tap, node_of, traced
-from afd_mobile.classifiers.names import (
-    BackboneName,
-)
-from afd_mobile.classifiers.places import (
-    Network,
-    corrected_logits,
-    tail_with,
-)
+from afd_mobile.classifiers.names import TIMM, BackboneName, in_timm
+from afd_mobile.classifiers.places import Network, corrected_logits, tail_with
 from afd_mobile.classifiers.record import ClassifierRecord
 from afd_mobile.classifiers.sources import (
     NAMED_TAPS,
-    PUBLISHED,
     check_holds_its_own,
     described,
     find_source_weights,
@@ -152,8 +145,11 @@ def load_backbone(
             model = with_classes_of(found.state, source, model, what)
             load_strictly(model, found.state, what=what)
             notices = found.notices
-    if source.doubt is not None and record is None and origin in ("random", *PUBLISHED):
-        notices = (*notices, source.doubt)
+    # timm is slow to import, and nothing is in doubt that is recorded, typed or comes with us.
+    unknown = record is None and origin in ("random", "published")
+    if source.unsaid_library and unknown and in_timm(name):
+        doubt = f"{name} is torchvision's; timm has another of this name: {TIMM}{name}"
+        notices = (*notices, doubt)
     model = _without_in_place(model.eval().requires_grad_(False))
     size = input_size or source.input_size
     if source.onnx is not None:

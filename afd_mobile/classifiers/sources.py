@@ -45,7 +45,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Where weights come from that nobody typed; the library's own, of ImageNet's classes if of 1000.
 PUBLISHED = ("bundled", "published")
 WITHIN = ("onnx", "module")  # the classifier holds its own
-
 AUTOMATIC = (*PUBLISHED, "factory", *WITHIN)
 
 # The default tap comes first. D1 to D4 are the paper's (section IV-C1).
@@ -68,7 +67,7 @@ class Source:
     download: Callable[[], dict[str, Tensor]] | None
     onnx: OnnxNetwork | None = None
     is_module: bool = False
-    doubt: str | None = None  # whether this network was meant
+    unsaid_library: bool = False  # torchvision's, and timm may have another of this name
 
 
 def source_of(
@@ -86,11 +85,7 @@ def source_of(
 def _library_source(typed: str) -> Source:
     name = spelling(typed)
     if in_torchvision(name):
-        source = _torchvision_source(name)
-        if typed == name and in_timm(name):
-            doubt = f"{name} is torchvision's; timm has another of this name: {TIMM}{name}"
-            return replace(source, doubt=doubt)
-        return source
+        return replace(_torchvision_source(name), unsaid_library=typed == name)
     in_library = name.removeprefix(TIMM)
     if in_timm(in_library):
         return replace(_timm_source(in_library), name=name)
