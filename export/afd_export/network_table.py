@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,15 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from afd_export.package.manifest import PACKAGES
-from afd_mobile.common.artifacts import MANIFEST, to_json, versions_of
+from afd_mobile.common.artifacts import read_manifest, read_versioned, to_json, versions_of
 from afd_mobile.common.command import Parser, run_command
 from afd_mobile.common.errors import InputError
 from afd_mobile.common.files import check_writable, write_whole
 from afd_mobile.common.terminal import in_markdown, printable
-from afd_mobile.pictures.picture_files import evenly, list_images
+from afd_mobile.pictures.picture_files import evenly, list_images, read_image
 
 PROGRAM = "python -m afd_export.network_table"
+SCHEMA_VERSION = 1
 TORCHVISION = (
     *("alexnet", "vgg11", "resnet18", "resnet50", "resnext50_32x4d", "densenet121"),
     *("squeezenet1_1", "googlenet", "inception_v3", "mobilenet_v2", "mobilenet_v3_large"),
@@ -78,20 +80,26 @@ class Attempt:
 
 
 def attempt(network: str, *, corrected: bool, images: Path) -> Attempt:
-    """`afd-export` of the network with random weights, float32, in a process of its own."""
+    """`afd-export` of the network with random weights, float32, in a process of its own.
+
+    Args:
+        images: a folder of few pictures.
+    """
     with tempfile.TemporaryDirectory(prefix="afd-networks-") as scratch:
-        out, errors, few = (Path(scratch) / name for name in ("export", "errors", "pictures"))
-        few.mkdir()
-        for number, image in enumerate(evenly(list_images(images), PICTURES)):
-            shutil.copy(image, few / f"{number}{image.suffix}")
+        out, errors = Path(scratch) / "export", Path(scratch) / "errors"
         command = [sys.executable, "-m", "afd_export.cli", "--fuse", "--backbone", network]
         command += ["--backbone-weights", "random", "--precision", "float32"]
         command += ["--checkpoint", "random" if corrected else "none"]
-        command += ["--images", str(few), "--out", str(out)]
+        command += ["--images", str(images), "--out", str(out)]
         started = time.monotonic()
         with errors.open("wb") as stderr:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)  # noqa: S603 - this Python, names of our own
-            _, status, usage = os.wait4(process.pid, 0)
+            try:
+                _, status, usage = os.wait4(process.pid, 0)
+            except BaseException:  # Ctrl-C: it clears up what it has half-made
+                process.terminate()
+                process.wait()
+                raise
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - started
         lines = errors.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -108,7 +116,7 @@ def attempt(network: str, *, corrected: bool, images: Path) -> Attempt:
 
 
 def _file(folder: Path) -> dict[str, Any]:
-    manifest = json.loads((folder / MANIFEST).read_bytes())
+    manifest = read_manifest(folder)
     (placement,) = json.loads((folder / "placement.json").read_bytes())["files"].values()
     return {
         "input_size": manifest["backbone"]["input_size"],
@@ -157,7 +165,7 @@ def page(attempts: Sequence[Attempt]) -> str:
                     for a in largest
                 )
                 + f". All {len(attempts)} exports took {sum(a.seconds for a in attempts) / 60:.0f} "
-                "minutes, beside other work on two cores.",
+                "minutes.",
             ]
         )
         + "\n"
@@ -213,10 +221,10 @@ def read_attempts(path: Path) -> list[Attempt]:
     """
     if not path.exists():
         return []
+    content = read_versioned(path, SCHEMA_VERSION, "delete it")
     try:
-        content = json.loads(path.read_bytes())
         versions, attempts = content["versions"], [Attempt(**a) for a in content["attempts"]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise InputError(f"{path} holds no attempts: {error!r}; delete it") from error
     if versions != versions_of(*PACKAGES):
         raise InputError(f"{path} was made with other versions of the tools; delete it")
@@ -226,6 +234,7 @@ def read_attempts(path: Path) -> list[Attempt]:
 def write_attempts(path: Path, attempts: Sequence[Attempt]) -> None:
     """For `read_attempts`, whole or not at all."""
     content = {
+        "schema_version": SCHEMA_VERSION,
         "versions": versions_of(*PACKAGES),
         "attempts": [dataclasses.asdict(attempt) for attempt in attempts],
     }
@@ -259,9 +268,12 @@ def _run(arguments: argparse.Namespace) -> None:
     attempts = read_attempts(arguments.out)
     done = {(a.network, a.corrected) for a in attempts}
     wanted = [(n, c) for n in arguments.networks or NETWORKS for c in (False, True)]
-    for network, corrected in tqdm([w for w in wanted if w not in done], unit="export"):
-        attempts.append(attempt(network, corrected=corrected, images=arguments.images))
-        write_attempts(arguments.out, attempts)
+    with tempfile.TemporaryDirectory(prefix="afd-networks-") as few:
+        for number, path in enumerate(evenly(list_images(arguments.images), PICTURES)):
+            Image.fromarray(read_image(path)).save(Path(few) / f"{number}.png")
+        for network, corrected in tqdm([w for w in wanted if w not in done], unit="export"):
+            attempts.append(attempt(network, corrected=corrected, images=Path(few)))
+            write_attempts(arguments.out, attempts)
     write_whole(arguments.page, page(attempts).encode())
     print(printable(str(arguments.page)))
 
