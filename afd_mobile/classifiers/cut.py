@@ -8,12 +8,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from afd_mobile.classifiers.from_onnx.node import Operation
-from afd_mobile.classifiers.places import (
-    QUALNAME,
-    Network,
-    activation_of,
-    stride_of,
-)
+from afd_mobile.classifiers.places import QUALNAME, Network, activation_of, stride_of
 from afd_mobile.classifiers.sources import NAMED_TAPS
 from afd_mobile.common.errors import InputError
 from afd_mobile.network.dct import BLOCK

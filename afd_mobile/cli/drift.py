@@ -5,29 +5,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from afd_mobile.classifiers.names import named_backbone
 from afd_mobile.classifiers.options import add_classifier, classifier_options
 from afd_mobile.cli.messages import say, say_left_out
 from afd_mobile.common.artifacts import to_json
-from afd_mobile.common.command import (
-    Parser,
-    positive,
-)
+from afd_mobile.common.command import Parser, positive
 from afd_mobile.common.errors import InputError
 from afd_mobile.common.files import check_writable, make_folder, write_whole
 from afd_mobile.common.resources import DEFAULT_CHECKPOINT
 from afd_mobile.common.terminal import printable
-from afd_mobile.pictures.degrade import QUALITIES
+from afd_mobile.pictures.degrade import QUALITIES, RGB
 
 _DISTILLED = (
     "--objective distill mends deeper features and the logits: at a single tap the angle stays\n"
     "about the same, and the maps look alike."
 )
-
-if TYPE_CHECKING:
-    from afd_mobile.pictures.degrade import RGB
 
 
 def parser() -> argparse.ArgumentParser:

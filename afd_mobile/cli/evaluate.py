@@ -11,22 +11,14 @@ from afd_mobile.classifiers.options import ClassifierOptions, add_classifier, cl
 from afd_mobile.cli import drift
 from afd_mobile.cli.messages import check_plot, say, say_left_out, write
 from afd_mobile.common.artifacts import to_json
-from afd_mobile.common.command import (
-    Parser,
-    one_of,
-    positive,
-    run_command,
-)
+from afd_mobile.common.command import Parser, one_of, positive, run_command
 from afd_mobile.common.errors import InputError, UsageError
 from afd_mobile.common.files import check_writable
 from afd_mobile.common.labels import imagenet_labels, load_labels
 from afd_mobile.common.terminal import printable
 from afd_mobile.evaluation.conditions import CLEAN, SUITES, Compress, Suite, repeated, single
 from afd_mobile.pictures.degrade import QUALITIES, Codec
-from afd_mobile.training.command import (
-    add_device,
-    add_workers,
-)
+from afd_mobile.training.command import add_device, add_workers
 
 if TYPE_CHECKING:
     import torch

@@ -11,11 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from afd_mobile.pictures.datasets import (
-    CompressedCrops,
-    TrainingCrop,
-    batches_of,
-)
+from afd_mobile.pictures.datasets import CompressedCrops, TrainingCrop, batches_of
 from afd_mobile.training.distributed import rank, world
 from afd_mobile.training.recipe import CPU, RECIPES, Settings
 

@@ -16,11 +16,7 @@ from afd_mobile.checkpoints.learning_curve import Point
 from afd_mobile.classifiers.backbones import Backbone
 from afd_mobile.common.errors import InputError, UsageError
 from afd_mobile.network.corrections import AnyModule, InsideModule
-from afd_mobile.pictures.datasets import (
-    DrawnPictures,
-    nchw,
-    spread_crops,
-)
+from afd_mobile.pictures.datasets import DrawnPictures, nchw, spread_crops
 from afd_mobile.pictures.degrade import QUALITIES, jpeg
 from afd_mobile.pictures.picture_files import split
 from afd_mobile.training.crops import crop_batches

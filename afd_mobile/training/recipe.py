@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from afd_mobile.pictures.augment import FIELD, PAPER, Augmentation
-from afd_mobile.pictures.datasets import (
-    nchw,
-)
+from afd_mobile.pictures.datasets import nchw
 from afd_mobile.training.distributed import average_gradients
 from afd_mobile.training.frozen_classifier import fast_type
 

@@ -20,9 +20,7 @@ from afd_mobile.classifiers.backbones import Backbone
 from afd_mobile.common.errors import InputError
 from afd_mobile.common.files import write_whole
 from afd_mobile.network.corrections import AnyModule
-from afd_mobile.pictures.datasets import (
-    DrawnPictures,
-)
+from afd_mobile.pictures.datasets import DrawnPictures
 from afd_mobile.training.distributed import rank
 from afd_mobile.training.recipe import Learner, Settings
 from afd_mobile.training.validation import Validation

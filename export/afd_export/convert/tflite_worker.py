@@ -94,9 +94,7 @@ def _to_saved_model(graph: onnx.ModelProto, output_name: str) -> str:
     """A frozen SavedModel in NHWC with one named signature; its folder."""
     import onnx2tf
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     onnx_path = Path("prepared.onnx")
     onnx.save_model(graph, onnx_path)
